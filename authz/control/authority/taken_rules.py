@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from authz.bundles.strict_json import read_strict_json
 from authz.core.errors import SettingsError
 
 TAKEN_FILE = "taken.json"
@@ -29,14 +30,21 @@ def read_taken(file: Path) -> dict[str, TakenRules]:
         OSError: it cannot be read.
     """
     try:
-        told = json.loads(file.read_bytes())
-        return {str(kind): TakenRules(**one) for kind, one in told.items()}
+        taken = {kind: TakenRules(**one) for kind, one in read_strict_json(file.read_bytes()).items()}
+        if not all(map(_is_possible, taken.values())):
+            raise ValueError("other types")
+        return taken
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise SettingsError(f"`{file}` is damaged; remove it to take whatever is signed now") from error
 
 
 def write_taken(taken: dict[str, TakenRules]) -> bytes:
     """What ``read_taken`` reads."""
     return json.dumps({kind: asdict(one) for kind, one in taken.items()}).encode() + b"\n"
+
+
+def _is_possible(one: TakenRules) -> bool:
+    is_text = isinstance(one.fleet, str) and isinstance(one.digest, str)
+    return is_text and type(one.number) is int and (one.expires is None or type(one.expires) is int)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from authz.bundles.manifest import BundleRefused, read_manifest
 from authz.bundles.packing import MAX_PACKED_BYTES
+from authz.bundles.strict_json import read_strict_json
 from authz.bundles.whole_bundle import Bundle, read_bundle, refuse_candidate
 from authz.canary.candidate_terms import CandidateTerms
 from authz.core.errors import AuthzError
@@ -73,21 +74,35 @@ class CandidateFollower:
         self._clock = clock
         self._laid: CandidateTerms | None = None
         self._expires: int | None = None
-        self._last, self._is_noted = LastCandidate(), True
+        self._last, self._is_noted, self._damage = LastCandidate(), True, ""
         self._wanted_abort: tuple[int, str] | None = None
 
     def begin(self) -> None:
         """Take away what an earlier process laid out: the truth may say otherwise by now. Raises OSError."""
         self.path.unlink(missing_ok=True)
+        self._damage = self._recall()
+
+    def _recall(self) -> str:
+        """Read which candidate was the last; why that is not known, which keeps every candidate away."""
+        file = self._cache.directory / NOTE
         try:
-            self._last = LastCandidate(**json.loads((self._cache.directory / NOTE).read_bytes()))
+            last = LastCandidate(**read_strict_json(file.read_bytes()))
+            if [type(value) for value in asdict(last).values()] != [str, int, str, bool, str]:
+                raise ValueError("other types")
         except FileNotFoundError:
-            pass
-        except (ValueError, TypeError, RecursionError) as error:
-            raise OSError(None, "is damaged; remove it", str(self._cache.directory / NOTE)) from error
+            last = LastCandidate()
+        except (OSError, ValueError, TypeError):
+            return f"`{file}` cannot be read, and says which candidate was over: remove it to take the next one"
+        self._last = last
+        return ""
 
     def look(self) -> None:
         """Ask the truth, and lay out what it names or take it away. Never raises: ``problem`` says why."""
+        if self._damage:
+            self._damage = self._recall()
+            self._note(self._damage)
+            if self._damage:
+                return
         try:
             if self._expires is not None and self._clock() >= self._expires:
                 self._end("it has expired")

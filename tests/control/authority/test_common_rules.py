@@ -142,9 +142,11 @@ def test_without_keys_everybody_is_believed_which_is_said_once_and_never_after_s
         believing.check()
     record = tmp_path / "common" / "taken.json"
     assert json.loads(record.read_bytes())[REVOCATIONS_KEY]["number"] == 5
-    record.write_text("[")
-    with pytest.raises(SettingsError, match="is damaged"):
-        list(rules(tmp_path, KEY).take(bucket, OWN, NOW))
+    good = record.read_text()
+    for damage in ("[", "[]", "", good.replace(": 5", ': "5"'), good.replace(": 5", ": true"), good + good, "[" * 9999):
+        record.write_text(damage)
+        with pytest.raises(SettingsError, match="is damaged"):
+            list(rules(tmp_path, KEY).take(bucket, OWN, NOW))
 
 
 def test_what_is_pushed_with_a_key_is_taken_and_each_push_is_newer(

@@ -15,7 +15,7 @@ from authz.canary.canary_judge import AbortBound
 from authz.canary.canary_selection import CanarySelection
 from authz.canary.candidate_terms import CandidateTerms
 from authz.sources.published import truth_source
-from authz.sources.published.candidate_follower import CandidateFollower
+from authz.sources.published.candidate_follower import NOTE, CandidateFollower
 from authz.sources.published.policy_follower import PolicyFollower
 from authz.truth.policy_head import CandidateAbort, PolicyHead, PushedCandidate
 from authz.truth.policy_revisions import KeptHead, PolicyRevisions
@@ -213,6 +213,39 @@ def test_while_the_truth_is_away_a_candidate_stays_and_after_a_restart_there_is_
             told = Publisher(PolicyRevisions(client)).kept.head.candidate
             assert told is not None
             assert told.aborted == CandidateAbort(NOW, "a control plane", "too much")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b"[" * 9999,
+        b'{"number": "8"}',
+        b'{"number": true}',
+        b'{"is_over": 1}',
+        b'{"odd": 1}',
+        b'{"number": 1, "number": 2}',
+    ],
+)
+def test_a_damaged_note_of_what_was_over_keeps_candidates_away_and_nothing_else(
+    servers: NatsServers, publisher: Publisher, tmp_path: Path, damage: bytes
+) -> None:
+    base = publisher.push()
+    publisher.add(base + 1, candidate(base + 1, base))
+    replica = Replica(tmp_path / "replica", str(servers.address))
+    note = tmp_path / "replica" / "cache" / NOTE
+    note.parent.mkdir(parents=True)
+    note.write_bytes(damage)
+    with replica.running() as (follower, cache):
+        assert in_force(cache) == b"base %d" % base
+        assert _laid(follower) is None
+        assert "remove it" in _of(follower).problem
+        note.unlink()
+        assert _laid(follower) == b"next"
+        assert _of(follower).problem == ""
 
 
 def _until_laid(follower: PolicyFollower, text: bytes) -> None:
