@@ -126,7 +126,7 @@ async def measure(snapshot: Snapshot, folder: Path, warm: Take, take: Take, samp
     trail = AuditTrail([FileSink(folder / f"audit-{time.monotonic_ns()}.jsonl")], steps=RecordSteps(Telemetry()))
     trail.start(asyncio.get_running_loop().call_soon)
     intake = Intake(trail, sample)
-    intake.judge.replace(snapshot, 0.0)
+    intake.judge.replace(snapshot.engine, 0.0)
     await warm(intake)  # compiles the policies of the workload
     await intake.flushed()
     gc.collect()

@@ -19,11 +19,11 @@ from authz.envoy.native.filters_version import filters_version
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.record_log import Subject as Logged
 from authz.envoy.native.record_log import http_file_log
+from authz.envoy.native.record_stream import http_stream_log
 from authz.envoy.native.slots import fill_slots
 from authz.policy.reader import read_policies
 from authz.tokens.signing import jwks_text, make_keys, make_token
 from benchmarks.check import message
-from tests.envoy.grpc_log import http_grpc_log
 
 ISSUER = "https://idp.example"
 ROLE = "reader"
@@ -132,7 +132,7 @@ class Subject:
 
     def stream_log(self) -> Json:
         """The same to the server behind the cluster of ``check_cluster``."""
-        return http_grpc_log("authz", self._logged())
+        return http_stream_log("authz", self._logged())
 
     def _logged(self) -> Logged:
         return Logged(WORKLOAD, "bench", "bench", asked=None)

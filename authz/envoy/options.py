@@ -101,6 +101,18 @@ class Authz(StrEnum):
     EMBEDDED = "embedded"
 
 
+class Records(StrEnum):
+    """
+    The carrier of what a proxy that decides by itself says of its decisions.
+
+    ``FILE``: its log, for whoever reads it on its machine. ``CONTROL``: the control plane, by its access log service;
+    only with ``Listeners.ADS``.
+    """
+
+    FILE = "file"
+    CONTROL = "control"
+
+
 class Listeners(StrEnum):
     """
     Where a proxy has its listeners from, and with them everything else that changes.
@@ -131,6 +143,7 @@ class RenderOptions:
     """``host:port`` of every replica of the control plane, for ``Listeners.ADS``."""
     report_seconds: int = 0
     """How often a proxy tells the control plane what it refused, for ``Listeners.ADS``; 0: never."""
+    records: Records = Records.FILE
     otlp: str = ""
     """Address of an OpenTelemetry collector: ``host:port``, or the path of a socket; empty: no tracing."""
     otlp_compose: str = ""

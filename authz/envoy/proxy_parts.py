@@ -18,7 +18,7 @@ from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json
 from authz.envoy.naming import provider_cluster
 from authz.envoy.native.listener_parts import complete
-from authz.envoy.options import Listeners, RenderOptions, log_file
+from authz.envoy.options import CONTROL_CLUSTER, Listeners, Records, RenderOptions, log_file
 from authz.envoy.patches.proxy_resources import ProxyResources, plain_resources
 from authz.envoy.rate_limit_filters import global_limits
 from authz.envoy.route_tables import route_tables
@@ -58,6 +58,7 @@ def completed(
             query_values=options.query_values,
             cluster_of=provider_cluster,
             is_limited=bool(global_limits(workload)),
+            receiver=CONTROL_CLUSTER if options.records is Records.CONTROL else "",
         )
     return content
 
@@ -86,7 +87,8 @@ def shown_to_envoy(
     Args:
         count: with the first so many patches only; None: with all.
     """
-    options = replace(options, listeners=Listeners.STATIC)
+    # By itself no such proxy knows the control plane.
+    options = replace(options, listeners=Listeners.STATIC, records=Records.FILE)
     extensions = Extensions.of(mesh)
     found, _ = extended_of(mesh, lambda workload: proxy_parts(mesh, workload, mode_of, options, native), count)
     return {

@@ -31,8 +31,8 @@ from authz.envoy.native.record_log import (
     http_file_log,
     tcp_file_log,
 )
+from authz.envoy.native.record_stream import http_stream_log, tcp_stream_log
 from authz.service.loading.snapshot import load_snapshot
-from tests.envoy.grpc_log import http_grpc_log, tcp_grpc_log
 from tests.envoy.rig import Authority, Proxy, free_ports
 
 TYPE = "type.googleapis.com/envoy."
@@ -264,7 +264,7 @@ class NativeMesh:
     def configuration(self) -> dict[str, Any]:
         http, tcp = self.subject("inbound_9080"), self.subject("tcp")
         if self.collector:
-            http_log, tcp_log = http_grpc_log("als", http), tcp_grpc_log("als", tcp)
+            http_log, tcp_log = http_stream_log("als", http), tcp_stream_log("als", tcp)
         else:
             log = str(self.state / "logs" / f"{PROXY}.json")
             http_log, tcp_log = http_file_log(log, http), tcp_file_log(log, tcp)

@@ -20,7 +20,6 @@ import pytest
 
 from authz.core.errors import SettingsError
 from authz.envoy.native.filters_version import filters_version
-from authz.service.loading.snapshot import load_snapshot
 from authz.service.native.gaps import Counted, Gaps
 from authz.service.native.intake import Intake
 from authz.service.workers.envoy_host import find_hosting
@@ -413,7 +412,7 @@ async def test_requests_that_a_real_proxy_counted_and_nobody_recorded_are_found(
         return (await connected.asked(proxy))._replace(started_at=0.0)  # the clock of this test jumps
 
     gaps = Gaps(intake, "", lambda: time.time() + later, ask=ask)
-    intake.judge.replace(load_snapshot(mesh.state / "policies", None, 0.0), 0.0)
+    intake.judge.replace(mesh.engine(), 0.0)
     log = mesh.state / "logs" / "reviews-v1.json"
 
     def recorded(number: int) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 from authz.core.asked import asked_of
 from authz.core.attributes import Workload
 from authz.core.policies_by_workload import PoliciesByWorkload
-from authz.envoy.native import record_log
+from authz.envoy.native import record_log, record_stream
 from authz.envoy.native.ext_authz import ClusterOf
 from authz.envoy.native.filters import linear_tcp
 from authz.tokens.locations import DEFAULT_PARAMETER
@@ -33,11 +33,13 @@ def complete(
     query_values: tuple[str, ...],
     cluster_of: ClusterOf,
     is_limited: bool = False,
+    receiver: str = "",
 ) -> None:
     """
     Put the policies' part into a listener, in the JSON form of Envoy's message, in place.
 
-    ``query_values``: parameters whose values are logged, except those in which a token may come.
+    ``query_values``: parameters whose values are logged, except those in which a token may come. ``receiver``: the
+    cluster that takes the record; empty: it is the file at ``log_path``.
     Only what decides is touched: outbound listeners of a sidecar do not write this log, and stay as they are. The logs
     that a Telemetry asks for stand behind the record.
     Connections are judged once: a changed policy replaces the filter chains of a TCP port, as in a cluster.
@@ -69,10 +71,20 @@ def complete(
                 query_values=logged,
             )
             if one["name"] == _MANAGER:
-                config["access_log"] = [record_log.http_file_log(log_path, subject), *others]
+                config["access_log"] = [_http_record(log_path, receiver, subject), *others]
                 config["local_reply_config"] = record_log.denial_replies()
             elif one["name"] == _TCP_PROXY:
-                config["access_log"] = [record_log.tcp_file_log(log_path, subject), *others]
+                config["access_log"] = [_tcp_record(log_path, receiver, subject), *others]
+
+
+def _http_record(path: str, receiver: str, subject: record_log.Subject) -> record_log.Config:
+    if receiver:
+        return record_stream.http_stream_log(receiver, subject)
+    return record_log.http_file_log(path, subject)
+
+
+def _tcp_record(path: str, receiver: str, subject: record_log.Subject) -> record_log.Config:
+    return record_stream.tcp_stream_log(receiver, subject) if receiver else record_log.tcp_file_log(path, subject)
 
 
 def _chains(listener: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ from authz.core.attributes import AttributeContext, Authentication
 from authz.core.decided import Offer
 from authz.core.decision import Decision, Effect
 from authz.core.engine import WorkloadPolicies
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.resources import JwtRule
 from authz.envoy.native.filters_version import filters_version
-from authz.service.loading.snapshot import Snapshot
 from authz.service.native.agreement import PreparedWorkload, again, agree, is_blind, may_agree
 from authz.service.native.told import limited_decision, told_decision
 from authz.wire.access_log import Alike, LogEntry
@@ -68,7 +68,7 @@ class Judge:
     def __init__(self, sample: float = 1.0) -> None:
         self._sample = sample
         self._due = 0.0
-        self._snapshots: deque[tuple[Snapshot, float]] = deque(maxlen=2)
+        self._sets: deque[tuple[PoliciesByWorkload, float]] = deque(maxlen=2)
         """Newest first, with the time at which each was put in force."""
         self._known: dict[int, PreparedWorkload] = {}
         self._told: dict[tuple[object, ...], Decision] = {}
@@ -78,9 +78,9 @@ class Judge:
         self._judged: dict[tuple[object, ...], tuple[Decision, Verdict, Authentication]] = {}
         """By everything in an entry that the policies can ask for."""
 
-    def replace(self, snapshot: Snapshot, now: float) -> None:
-        """Put a snapshot in force. The one before is kept until the next, for what is still decided by it."""
-        self._snapshots.appendleft((snapshot, now))
+    def replace(self, policies: PoliciesByWorkload, now: float) -> None:
+        """Put policies in force. Those before are kept until the next, for what is still decided by them."""
+        self._sets.appendleft((policies, now))
         self._known.clear()
         self._forget()
         self._tokens.clear()
@@ -92,9 +92,9 @@ class Judge:
 
     def judge(self, entry: LogEntry) -> Judged:
         """Judge one entry. Raises LookupError while no policies are in force."""
-        if entry.enforced.limited_by and not entry.enforced.version and self._snapshots:
+        if entry.enforced.limited_by and not entry.enforced.version and self._sets:
             # A proxy that asks the check tells only of what it refused itself; the check has recorded the rest.
-            known = self._know(self._snapshots[0][0], entry)
+            known = self._know(self._sets[0][0], entry)
             told, _ = self._as_told(entry, known)
             judged = Judged(_offer(entry, entry.attributes, told), Verdict.SKIPPED)
         else:
@@ -105,7 +105,7 @@ class Judge:
         return judged._replace(offer=offer._replace(decision=limited_decision(offer.decision, entry.enforced)))
 
     def _judge_policies(self, entry: LogEntry) -> Judged:
-        if not self._snapshots:
+        if not self._sets:
             raise LookupError("no policies are in force")
         candidates = self._candidates(entry)
         attributes, alike = entry.attributes, _remembered(entry)
@@ -115,7 +115,7 @@ class Judge:
         if before is not None:
             decision, verdict, authentication = before
             return Judged(_offer(entry, attributes.after(authentication), decision), verdict)
-        known = self._know(candidates[0] if candidates else self._snapshots[0][0], entry)
+        known = self._know(candidates[0] if candidates else self._sets[0][0], entry)
         attributes = attributes.after(self._with_rule(attributes.authentication, known.policies))
         told, is_first = self._as_told(entry, known)
         if not candidates:
@@ -126,17 +126,19 @@ class Judge:
         judged = self._decideagain(entry, attributes, candidates)
         if alike is None or judged.verdict is Verdict.DISAGREED or len(path) > MAX_PATH:
             return judged
-        if not any(self._know(snapshot, entry).asks_for_own for snapshot in candidates):
+        if not any(self._know(one, entry).asks_for_own for one in candidates):
             if len(self._judged) >= MAX_ANSWERS:
                 self._judged.clear()
             self._judged[key] = (judged.offer.decision, judged.verdict, attributes.authentication)
         return judged
 
-    def _decideagain(self, entry: LogEntry, attributes: AttributeContext, candidates: list[Snapshot]) -> Judged:
+    def _decideagain(
+        self, entry: LogEntry, attributes: AttributeContext, candidates: list[PoliciesByWorkload]
+    ) -> Judged:
         first: tuple[Decision, Decision] | None = None
         blind = False
-        for snapshot in candidates:
-            ours = self._know(snapshot, entry)
+        for one in candidates:
+            ours = self._know(one, entry)
             decision = again(ours.policies, attributes, entry.enforced)
             said, _ = self._as_told(entry, ours)
             if agree(said, decision, entry):
@@ -146,20 +148,20 @@ class Judge:
             blind = blind or is_blind(ours, entry, said, decision) or may_agree(ours, attributes, entry, said)
         assert first is not None  # there are candidates
         told, engine = first
-        if not entry.enforced.version and entry.started_at < self._snapshots[-1][1] + GRACE_SECONDS:
+        if not entry.enforced.version and entry.started_at < self._sets[-1][1] + GRACE_SECONDS:
             # it may have been decided by policies older than any known here
             return Judged(_offer(entry, attributes, told), Verdict.OTHER_VERSION)
         return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, engine)
 
     def is_settled(self, entry: LogEntry) -> bool:
         """Whether the policies in force are so much older than the request that every proxy should have them."""
-        return bool(self._snapshots) and entry.started_at > self._snapshots[0][1] + GRACE_SECONDS
+        return bool(self._sets) and entry.started_at > self._sets[0][1] + GRACE_SECONDS
 
     def jwt_rules(self, entry: LogEntry) -> tuple[JwtRule, ...]:
         """The token rules of the entry's workload; none while no policies are in force."""
-        if not self._snapshots:
+        if not self._sets:
             return ()
-        return self._know(self._snapshots[0][0], entry).policies.jwt_rules
+        return self._know(self._sets[0][0], entry).policies.jwt_rules
 
     def _same(self, told: Decision, decision: Decision) -> Decision:
         """
@@ -175,7 +177,7 @@ class Judge:
             key += (decision.dry_run_allow, decision.dry_run_deny)
         return self._agreed.setdefault(key, decision)
 
-    def _candidates(self, entry: LogEntry) -> list[Snapshot]:
+    def _candidates(self, entry: LogEntry) -> list[PoliciesByWorkload]:
         """
         The policies that may have decided, newest first: those that the entry names, else those of its time.
 
@@ -183,8 +185,8 @@ class Judge:
         """
         version = entry.enforced.version
         if version:
-            return [one for one, _ in self._snapshots if self._know(one, entry).version == version]
-        (current, since), *older = self._snapshots
+            return [one for one, _ in self._sets if self._know(one, entry).version == version]
+        (current, since), *older = self._sets
         return [current, *(one for one, _ in older if entry.started_at < since + GRACE_SECONDS)]
 
     def _is_due(self) -> bool:
@@ -194,8 +196,8 @@ class Judge:
         self._due -= 1.0
         return True
 
-    def _know(self, snapshot: Snapshot, entry: LogEntry) -> PreparedWorkload:
-        policies = snapshot.engine.for_workload(entry.attributes.destination.workload)
+    def _know(self, chosen: PoliciesByWorkload, entry: LogEntry) -> PreparedWorkload:
+        policies = chosen.for_workload(entry.attributes.destination.workload)
         known = self._known.get(id(policies))
         if known is None:
             if len(self._known) >= MAX_REMEMBERED:
@@ -208,7 +210,7 @@ class Judge:
                 {rule.reference.name: rule.reference for rule in rules},
                 frozenset(rule.reference.name for one in allow for rule in one.rules),
                 any(header_of(key) in _OWN_HEADERS for rule in rules for key in keys_of(rule)),
-                filters_version(snapshot.engine, policies.workload),
+                filters_version(chosen, policies.workload),
             )
         return known
 

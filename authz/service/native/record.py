@@ -67,7 +67,7 @@ class NativeRecord:
 
     def replace(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force."""
-        self.intake.judge.replace(snapshot, self._clock())
+        self.intake.judge.replace(snapshot.engine, self._clock())
 
     def start(self, announce: Announce) -> list[asyncio.Task[None]]:
         """Begin, and say what is recorded; the tasks run until they are cancelled."""

@@ -129,7 +129,7 @@ async def rotating(directory: Path, *, refresh_seconds: float, has_record: bool)
         subject = Subject(WORKLOAD, PROXY, "in", asked=asked_of(snapshot.engine.for_workload(WORKLOAD)))
         if has_record:
             intake = Intake(Trail())
-            intake.judge.replace(snapshot, time.time())
+            intake.judge.replace(snapshot.engine, time.time())
             intake.hinter = Hinter(state, time.time)
             await stack.enter_async_context(_task(Following(intake, logs, None, []).run()))
         identities = Identities(directory)

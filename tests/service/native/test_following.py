@@ -12,7 +12,7 @@ from authz.service.native.following import CALM_LINES, CALM_SECONDS, PAUSES, Fol
 from authz.service.native.intake import Intake
 from authz.sources.access_logs.follow import CHUNK_BYTES
 from tests.service.native.test_gaps import Trail
-from tests.service.native.test_judge import entry, rule, snapshot
+from tests.service.native.test_judge import engine, entry, rule
 
 WORK_SECONDS = 0.01
 """What one slice costs by the clocks of these tests."""
@@ -28,7 +28,7 @@ async def rests(
     (logs / "p.json").write_bytes(b"\n".join([*lines, b""]))
     trail = Trail()
     intake = Intake(trail, 0.0)
-    intake.judge.replace(snapshot(tmp_path), 0.0)
+    intake.judge.replace(engine(tmp_path), 0.0)
     slept: list[float] = []
     sleep = asyncio.sleep
 

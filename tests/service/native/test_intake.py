@@ -9,7 +9,7 @@ from authz.service.native.intake import Intake
 from authz.wire.access_line import LineReader
 from authz.wire.access_log import LogEntry
 from tests.service.native.test_gaps import Trail
-from tests.service.native.test_judge import entry, rule, snapshot
+from tests.service.native.test_judge import engine, entry, rule
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def trail() -> Trail:
 @pytest.fixture
 def intake(trail: Trail, tmp_path: Path) -> Intake:
     intake = Intake(trail)
-    intake.judge.replace(snapshot(tmp_path), 0.0)
+    intake.judge.replace(engine(tmp_path), 0.0)
     return intake
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from authz.core.decision import Effect, Stage
+from authz.core.engine import Engine
 from authz.envoy.native.filters_version import filters_version
-from authz.service.loading.snapshot import Snapshot, load_snapshot
+from authz.service.loading.snapshot import load_snapshot
 from authz.service.native.intake import Intake
 from authz.service.native.judge import GRACE_SECONDS, Judge, Judged, Verdict
 from authz.wire.access_line import LineReader
@@ -53,10 +54,10 @@ def rule(name: str, index: int = 0) -> str:
     return f"ns[bookinfo]-policy[{name}]-rule[{index}]"
 
 
-def snapshot(folder: Path, text: str = ALLOW + OTHERS) -> Snapshot:
+def engine(folder: Path, text: str = ALLOW + OTHERS) -> Engine:
     file = folder / "policies.yaml"
     file.write_text(text)
-    return load_snapshot(file, None, 0.0)
+    return load_snapshot(file, None, 0.0).engine
 
 
 def entry(path: str = "/ok", allowed_by: str = "", **facts: Any) -> bytes:
@@ -74,7 +75,7 @@ def refused(by: str = "none") -> dict[str, Any]:
 @pytest.fixture
 def judge(tmp_path: Path) -> Judge:
     judge = Judge()
-    judge.replace(snapshot(tmp_path), 0.0)
+    judge.replace(engine(tmp_path), 0.0)
     return judge
 
 
@@ -156,25 +157,25 @@ def test_after_a_reload_the_old_policies_count_for_a_minute(
     judge: Judge, tmp_path: Path, reloads: list[str], verdict: Verdict
 ) -> None:
     for number, path in enumerate(reloads):
-        judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", path)), START - GRACE_SECONDS + 1 + number)
+        judge.replace(engine(tmp_path, ALLOW.replace("/ok*", path)), START - GRACE_SECONDS + 1 + number)
     assert judged(judge, entry(allowed_by=rule("some"))).verdict is verdict
 
 
 def test_a_minute_after_a_reload_the_new_policies_count(judge: Judge, tmp_path: Path) -> None:
-    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START - GRACE_SECONDS - 1)
+    judge.replace(engine(tmp_path, ALLOW.replace("/ok*", "/new*")), START - GRACE_SECONDS - 1)
     assert judged(judge, entry(allowed_by=rule("some"))).verdict is Verdict.DISAGREED
 
 
 def test_an_entry_that_names_its_policies_is_judged_by_them(judge: Judge, tmp_path: Path) -> None:
-    before = snapshot(tmp_path)
-    version = filters_version(before.engine, SUBJECT.workload)
+    before = engine(tmp_path)
+    version = filters_version(before, SUBJECT.workload)
     elsewhere = ALLOW.replace("bookinfo", "elsewhere") + "---" + ALLOW + OTHERS
-    unconcerned = snapshot(tmp_path, elsewhere)
-    assert filters_version(unconcerned.engine, SUBJECT.workload) == version != ""
+    unconcerned = engine(tmp_path, elsewhere)
+    assert filters_version(unconcerned, SUBJECT.workload) == version != ""
     judge.replace(unconcerned, START - 20 * GRACE_SECONDS)
     found = judged(judge, entry(allowed_by=rule("some"), version=version))
     assert (found.verdict, found.offer.decision.policy_version) == (Verdict.AGREED, unconcerned.version)
-    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START - 10 * GRACE_SECONDS)
+    judge.replace(engine(tmp_path, ALLOW.replace("/ok*", "/new*")), START - 10 * GRACE_SECONDS)
     found = judged(judge, entry(allowed_by=rule("some"), version=version))
     assert (found.verdict, found.offer.decision.policy_version) == (Verdict.AGREED, unconcerned.version)
     unknown = judged(judge, entry(allowed_by=rule("some"), version="other"))
@@ -184,21 +185,21 @@ def test_an_entry_that_names_its_policies_is_judged_by_them(judge: Judge, tmp_pa
 
 def test_what_lasts_is_judged_by_the_policies_of_its_begin(judge: Judge, tmp_path: Path) -> None:
     """A stream or a connection is let in once, whatever is in force when it ends."""
-    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START + 10.0)
+    judge.replace(engine(tmp_path, ALLOW.replace("/ok*", "/new*")), START + 10.0)
     lasted = int(1000 * (10.0 + 2 * GRACE_SECONDS))
     assert judged(judge, entry(allowed_by=rule("some"), duration=lasted)).verdict is Verdict.AGREED
 
 
 def test_what_began_before_all_policies_that_are_known_is_no_disagreement(tmp_path: Path) -> None:
     judge = Judge()
-    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START + 10.0)
+    judge.replace(engine(tmp_path, ALLOW.replace("/ok*", "/new*")), START + 10.0)
     assert judged(judge, entry(allowed_by=rule("some"))).verdict is Verdict.OTHER_VERSION
     assert judged(judge, entry("/new", allowed_by=rule("some"))).verdict is Verdict.AGREED
 
 
 def test_a_share_is_decided_again_and_the_rest_recorded(tmp_path: Path) -> None:
     judge = Judge(0.25)
-    judge.replace(snapshot(tmp_path), 0.0)
+    judge.replace(engine(tmp_path), 0.0)
     verdicts = [judged(judge, entry(f"/ok/{number}", allowed_by=rule("some"))) for number in range(101)]
     assert verdicts[0].verdict is Verdict.AGREED  # the first of its kind
     assert sum(one.verdict is Verdict.AGREED for one in verdicts[1:]) == 25
@@ -207,7 +208,7 @@ def test_a_share_is_decided_again_and_the_rest_recorded(tmp_path: Path) -> None:
 
 def test_denials_and_what_an_audit_policy_chose_are_always_decided_again(tmp_path: Path) -> None:
     judge = Judge(0.0)
-    judge.replace(snapshot(tmp_path), 0.0)
+    judge.replace(engine(tmp_path), 0.0)
     assert judged(judge, entry("/ok/1", allowed_by=rule("some"))).verdict is Verdict.AGREED
     assert judged(judge, entry("/ok/2", allowed_by=rule("some"))).verdict is Verdict.SKIPPED
     for number in range(3):
@@ -219,7 +220,7 @@ def test_denials_and_what_an_audit_policy_chose_are_always_decided_again(tmp_pat
 
 def test_what_was_decided_once_holds_for_requests_in_which_policies_can_see_no_difference(tmp_path: Path) -> None:
     judge = Judge(0.0)
-    judge.replace(snapshot(tmp_path), 0.0)
+    judge.replace(engine(tmp_path), 0.0)
     first = judged(judge, entry(allowed_by=rule("some")))
     again = judged(judge, entry(allowed_by=rule("some"), id="other", start="1700000001.000000", trace="t"))
     assert (first.verdict, again.verdict) == (Verdict.AGREED, Verdict.AGREED)
@@ -240,15 +241,15 @@ def test_a_rule_that_asks_for_what_is_of_one_request_is_decided_for_each(
     tmp_path: Path, header: str, fact: str
 ) -> None:
     judge = Judge(1.0)
-    judge.replace(snapshot(tmp_path, ALLOW.replace("x-team", header)), 0.0)
+    judge.replace(engine(tmp_path, ALLOW.replace("x-team", header)), 0.0)
     assert judged(judge, entry("/no", **{fact: "red"}, **SECOND)).verdict is Verdict.AGREED
     assert judged(judge, entry("/no", **{fact: "blue"}, **SECOND)).verdict is Verdict.DISAGREED
 
 
 def test_what_the_policies_before_a_reload_ask_for_is_of_one_request_as_well(tmp_path: Path) -> None:
     judge = Judge(1.0)
-    judge.replace(snapshot(tmp_path, ALLOW.replace("x-team", "x-request-id")), START - 100)
-    judge.replace(snapshot(tmp_path, ALLOW), START - 1)
+    judge.replace(engine(tmp_path, ALLOW.replace("x-team", "x-request-id")), START - 100)
+    judge.replace(engine(tmp_path, ALLOW), START - 1)
     assert judged(judge, entry("/no", id="red", **SECOND)).verdict is Verdict.AGREED
     assert judged(judge, entry("/no", id="blue", **SECOND)).verdict is Verdict.DISAGREED
 
@@ -258,7 +259,7 @@ DRY_RUN = ALLOW + OTHERS[OTHERS.rindex("---") :]
 
 def test_what_a_dry_run_found_is_never_another_requests_answer(tmp_path: Path) -> None:
     judge = Judge(1.0)
-    judge.replace(snapshot(tmp_path, DRY_RUN), 0.0)
+    judge.replace(engine(tmp_path, DRY_RUN), 0.0)
     told = {"enforced_engine_result": "allowed", "enforced_effective_policy_id": rule("some")}  # nothing of dry runs
     found = [
         judged(judge, entry(path, rbac=told, hint=None)).offer.decision.dry_run_deny
@@ -288,7 +289,7 @@ metadata: {name: jwt, namespace: bookinfo}
 spec: {jwtRules: [{issuer: i, jwks: '{"keys": []}'}]}
 ---"""
     when = '"request.auth.claims[groups]", values: ["-"]'
-    judge.replace(snapshot(tmp_path, jwt + ALLOW.replace('"request.headers[x-team]", values: [red]', when)), 0.0)
+    judge.replace(engine(tmp_path, jwt + ALLOW.replace('"request.headers[x-team]", values: [red]', when)), 0.0)
     claims = {"iss": "i", "sub": "s", "exp": 1_900_000_000, "groups": "-"}
     told: dict[str, Any] = {
         "rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}
@@ -305,7 +306,7 @@ def test_without_policies_nothing_is_judged() -> None:
 def test_a_disagreement_is_a_note_with_both_answers(tmp_path: Path) -> None:
     trail = Trail()
     intake = Intake(trail)
-    intake.judge.replace(snapshot(tmp_path), 0.0)
+    intake.judge.replace(engine(tmp_path), 0.0)
     intake.take_lines([entry("/no", allowed_by=rule("some")), b"no entry", entry(allowed_by=rule("some")), b""])
     (note,) = trail.notes
     assert note.record["event"] == "native-disagreement"
@@ -321,7 +322,7 @@ def test_a_disagreement_is_a_note_with_both_answers(tmp_path: Path) -> None:
 def test_an_entry_of_a_proxy_that_is_somebody_else_is_not_recorded(tmp_path: Path) -> None:
     trail = Trail()
     intake = Intake(trail)
-    intake.judge.replace(snapshot(tmp_path), 0.0)
+    intake.judge.replace(engine(tmp_path), 0.0)
     intake.take_lines([entry(allowed_by=rule("some"), own="spiffe://cluster.local/ns/other/sa/reviews")])
     assert intake.results == {("file", "refused"): 1}
     assert trail.entries == []
@@ -344,10 +345,10 @@ LIMITED: dict[str, Any] = {"code": 429, "details": "request_rate_limited", "limi
 def test_what_a_rate_limit_refused_is_recorded_as_refused_and_compared_as_allowed(
     tmp_path: Path, facts: dict[str, Any], reason: str, rule_name: str | None, tells_version: bool
 ) -> None:
-    found = snapshot(tmp_path)
+    found = engine(tmp_path)
     judge = Judge()
     judge.replace(found, 0.0)
-    told = {"version": filters_version(found.engine, SUBJECT.workload)} if tells_version else {}
+    told = {"version": filters_version(found, SUBJECT.workload)} if tells_version else {}
     for _ in range(2):  # the second time from memory
         answer = judged(judge, entry("/ok", allowed_by=rule("some"), **facts, **told))
         decision = answer.offer.decision

@@ -24,7 +24,7 @@ from authz.wire import access_stream
 from authz.wire.access_log import LogEntry
 from authz.wire.access_stream import read_message
 from tests.service.native.test_gaps import Trail
-from tests.service.native.test_judge import rule, snapshot
+from tests.service.native.test_judge import engine, rule
 from tests.service.ports.test_handshakes import _write
 from tests.service.ports.test_server_tls import Pair
 from tests.service.running import refuse
@@ -109,7 +109,7 @@ def trail() -> FullTrail:
 @pytest.fixture
 def intake(trail: FullTrail, tmp_path: Path) -> Intake:
     intake = Intake(trail)
-    intake.judge.replace(snapshot(tmp_path), 0.0)
+    intake.judge.replace(engine(tmp_path), 0.0)
     return intake
 
 
