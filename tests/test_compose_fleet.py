@@ -98,7 +98,7 @@ def test_the_controls_differ_by_their_name_and_authority_alone() -> None:
 
     assert same(1) == same(2) == same(3)
     told = dict(pairwise(SERVICES["control-1"]["command"]))
-    assert told["--policies"] == told["--truth"] == SERVICES["operator"]["environment"]["TRUTH"]
+    assert told["--policies"] == told["--truth"] == told["--audit"] == SERVICES["operator"]["environment"]["TRUTH"]
 
 
 def test_description_and_policies_are_those_of_the_containers() -> None:
@@ -196,6 +196,8 @@ def test_everybody_is_current_and_a_push_without_a_server_and_a_control_reaches_
                                   f"authz fleet status {known} -o json"))  # fmt: skip
         assert [len(status["replicas"]), len(status["proxies"]), status["lagging"]] == [3, 2, []]
         assert [answers("GET"), answers("POST")] == ["200", "403"]
+        typed("for n in 1 2 3 4 5 6; do authz audit since 1h --effect deny --log $TRUTH $CERTIFICATE"
+              " | grep -q POST && break; sleep 5; done; [ $n -lt 6 ]")  # fmt: skip
         compose("stop", "control-1")  # before its server: another may take longer to lead than a farewell may
         compose("stop", "truth-1")
         typed(f"mkdir /tmp/new && sed 's/GET/GET, POST/' policies/api.yaml > /tmp/new/api.yaml && {push}")

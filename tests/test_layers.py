@@ -84,9 +84,12 @@ ALLOWED: dict[str, str] = {
         "canary core envoy envoy.native envoy.patches mesh service.loading service.ports sources.keys sources.policies "
         "tokens"
     ),
+    "control.records": (
+        "admin audit control.authority core envoy.native identity service service.native settings telemetry"
+    ),
     "control.fleet": (
-        "_proto admin canary control control.authority control.discovery core envoy envoy.native identity mesh "
-        "sources.keys sources.policies telemetry truth"
+        "_proto admin canary control control.authority control.discovery control.records core envoy envoy.native "
+        "identity mesh sources.keys sources.policies telemetry truth"
     ),
     "local": "audit core mesh",
     "demo": "control core demo.apps envoy envoy.native identity local mesh policy settings tokens",
@@ -97,9 +100,10 @@ ALLOWED: dict[str, str] = {
     "cli": (
         "_proto analysis.access analysis.graph analysis.hardening analysis.invariants analysis.mutants "
         "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "
-        "analysis.verify audit bundles canary control control.authority control.federation control.fleet core demo "
-        "demo.checks documents envoy envoy.native identity local mesh policy service.loading service.ports "
-        "service.workers settings sources.keys sources.policies sources.published starter telemetry tokens truth up"
+        "analysis.verify audit bundles canary control control.authority control.federation control.fleet "
+        "control.records core demo demo.checks documents envoy envoy.native identity local mesh policy "
+        "service.loading service.ports service.workers settings sources.keys sources.policies sources.published "
+        "starter telemetry tokens truth up"
     ),
     "__main__": "cli",
     "_proto": "",
@@ -123,7 +127,10 @@ DOORS: dict[str, str] = {
     "envoy": "demo envoy.native service.workers",
     "envoy_data_plane": "envoy envoy.patches",
     "google": "_proto control.authority control.discovery service service.workers wire",
-    "grpc": "cli control.authority control.fleet demo demo.checks service service.ports service.rate_limits telemetry",
+    "grpc": (
+        "cli control.authority control.fleet control.records demo demo.checks service service.ports "
+        "service.rate_limits telemetry"
+    ),
     "httpx": (
         "cli control.federation demo.apps service service.native service.workers sources.introspection sources.keys "
         "sources.published"

@@ -17,6 +17,7 @@ LONG_FILES: dict[str, str] = {}
 
 LONG_FUNCTIONS = {
     "admin/workers.py:create_workers_app": "one HTTP application: short handlers and the table of their paths",
+    "cli/control.py:command": "one parameter for each of the command's options, and its help",
     "demo/issuer.py:application": "one HTTP application: short handlers and the table of their paths",
     "cli/mesh.py:render": "one parameter for each of the command's options, and its help",
     "service/app.py:App.__init__": "the assembly place: every part is made here once, in order",

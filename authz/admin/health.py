@@ -45,7 +45,7 @@ def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Heal
     """
     tokens = (*_keys(service), *_issuers(service))
     policies = (*_service(service), *_candidate(service))
-    rest = (*_limits(service), *_audit(trail), *_certificates(service, now))
+    rest = (*_limits(service), *audit_causes(trail), *_certificates(service, now))
     return Health((*policies, *tokens, *_peers(service), *rest))
 
 
@@ -119,7 +119,8 @@ def _limits(service: ServiceStatus) -> Iterator[HealthCause]:
         yield HealthCause("rate limits", f"requests are not counted, the store does not answer: {problem}", False)
 
 
-def _audit(trail: TrailStatus) -> Iterator[HealthCause]:
+def audit_causes(trail: TrailStatus) -> Iterator[HealthCause]:
+    """What is wrong with the trail, for whoever keeps records."""
     if not trail.is_running:
         yield HealthCause("audit", "the audit writer is not running", True)
     for sink in trail.sinks:

@@ -18,6 +18,7 @@ from authz.cli import control_status, terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
 from authz.cli.canary_options import canary_options
 from authz.cli.control_policies import PolicyPlace, opened, policy_place
+from authz.cli.control_records import RecordPlace, record_options
 from authz.cli.mesh_files import ca_bundles
 from authz.cli.mesh_options import JWKS_CA_BUNDLE, VALIDATE, WHO_ANSWERS, WORKERS, who_decides
 from authz.cli.truth_options import ENTRIES_PUBLIC_KEYS, common_state, key_sharing, truth_options
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     help="More of the description: a YAML file, or a directory of them.",
 )
 @canary_options
+@record_options
 @DIRECTORY
 @click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
 @click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
@@ -108,6 +110,7 @@ def command(
     truth: "TruthClient | None",
     replica: str,
     canary: CanarySource | None,
+    records: RecordPlace,
 ) -> None:
     """
     Serve every Envoy of a mesh its configuration, policies and trust until SIGTERM, and say what each has taken.
@@ -121,6 +124,8 @@ def command(
     authz control --policies https://bundles.example/shop.tar.gz --policies-fleet shop \\
         --policies-public-keys bundle.pub --listen 0.0.0.0:7443
     authz control status --admin 127.0.0.1:15014
+
+    SIGUSR1 opens files of --audit again, SIGUSR2 switches the log level to debug and back.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -138,8 +143,10 @@ def command(
     doors = Doors(None, listen, enrol, dns, admin)
     server = AuthorityServer(files, doors, common=common_state(truth, files, entries_keys))
     shown, own = Validator.of(validate), _replica(truth, replica, listen)
+    access = truth.access if truth is not None else None
     make = partial(ControlPlane, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own)
-    kept = place.kept_below(keep, truth.access if truth is not None else None)
+    make = partial(make, records=records.receiver(keep, access, time))
+    kept = place.kept_below(keep, access)
     with opened(kept, mesh_path, traffic) as found:
         chosen = canary or found.canary(own.name)
         sources = MeshSources(*found.paths, keep, ca_bundles(jwks_ca_bundle), chosen, key_sharing(truth))
@@ -176,7 +183,8 @@ async def _serve(plane: "ControlPlane", ports: dict[str, int], truth: "TruthClie
     from authz.service.ports.signals import on_signals
 
     stopping = asyncio.Event()
-    on_signals(stopping.set, {signal.SIGUSR2: lambda: set_log_level(other_log_level("info"))}, terminal.remark)
+    others = {signal.SIGUSR1: plane.reopen, signal.SIGUSR2: lambda: set_log_level(other_log_level("info"))}
+    on_signals(stopping.set, others, terminal.remark)
     HANDSHAKES.of_grpc()
     try:
         await plane.start()

@@ -41,10 +41,10 @@ from authz.sources.policies.directory import read_directory
 from authz.sources.policies.watching import watch
 
 _log = logging.getLogger("authz.render")
-Deliver = Callable[[Mesh, Mapping[str, bytes], str, tuple[MeshWorkload, ...] | None], None]
+Deliver = Callable[[Mesh, Mapping[str, bytes], PoliciesByWorkload, tuple[MeshWorkload, ...] | None], None]
 """
-Is given the mesh, every rendered file, the version of the policies, and the proxies whose own files alone may be other
-than last time; None: any may. In a thread.
+Is given the mesh, every rendered file, the policies in force, a candidate among them, and the proxies whose own files
+alone may be other than last time; None: any may. In a thread.
 """
 ISSUER_PATIENCE_SECONDS = 5.0
 """For the issuer of a login, which may be starting at the same time; none where what it said is kept."""
@@ -255,11 +255,11 @@ class MeshFollower:
         in_force, self._in_force = self._in_force, None
         if in_force is not None and self._deliver is not None:
             some = in_force.touched(mesh, self._options, native)
-            if some is not None and self._deliver_some(some, replace(in_force, native=native), policies.version):
+            if some is not None and self._deliver_some(some, replace(in_force, native=native)):
                 return Put((), (), None)
-        return self._write_all(mesh, native, policies.version)
+        return self._write_all(mesh, native)
 
-    def _deliver_some(self, some: tuple[MeshWorkload, ...], wanted: MeshInForce, version: str) -> bool:
+    def _deliver_some(self, some: tuple[MeshWorkload, ...], wanted: MeshInForce) -> bool:
         """Deliver the files of those workloads alone; False when others change with them. Raises as ``_write``."""
         assert self._deliver is not None
         mesh, options, native = wanted.mesh, wanted.options, wanted.native
@@ -270,12 +270,12 @@ class MeshFollower:
         if rest is None:
             return False
         self._delivered |= filters | rest
-        self._deliver(mesh, self._delivered, version, some)
+        self._deliver(mesh, self._delivered, native.engine, some)
         self._shapes |= shapes
         self._in_force = wanted
         return True
 
-    def _write_all(self, mesh: Mesh, native: Native, version: str) -> Put:
+    def _write_all(self, mesh: Mesh, native: Native) -> Put:
         options, kept = keep_check(mesh, native.engine, self._options)
         for name, reasons in kept.items():
             self._say(f"check     `{name}` asks the authorization server: {'; '.join(reasons)}")
@@ -295,7 +295,7 @@ class MeshFollower:
         if self._deliver is None:
             put = self._state.put(files)
             return put._replace(written=first + put.written)
-        self._deliver(mesh, files, version, None)
+        self._deliver(mesh, files, native.engine, None)
         self._delivered = files
         filed = FiledWorkloads(one.workload for one in mesh.workloads)
         self._in_force = MeshInForce(mesh, self._options, options, kept, native, filed)

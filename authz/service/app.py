@@ -87,7 +87,7 @@ class App:
             stdout or StreamSink(),
             self.telemetry,
             self.tracer,
-            lambda: self.function.snapshot,
+            lambda: None if (found := self.function.snapshot) is None else found.engine,
             self.watch.observe if parts.admin.address else None,
             parts.truth,
         )

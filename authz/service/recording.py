@@ -22,8 +22,8 @@ from authz.core.decided import Offer, TraceIds
 from authz.core.decision import Decision
 from authz.core.errors import SettingsError
 from authz.core.explain import RuleNote, nearest_miss
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.identity.pem import refuse_encrypted_key
-from authz.service.loading.snapshot import Snapshot
 from authz.service.truth_connection import truth_client
 from authz.settings.audit_section import AuditSettings
 from authz.settings.sections import OtlpSettings, TruthSettings
@@ -57,7 +57,7 @@ def make_trail(
     stdout: Sink,
     telemetry: Telemetry,
     tracer: DecisionTracer,
-    snapshot: Callable[[], Snapshot | None],
+    in_force: Callable[[], PoliciesByWorkload | None],
     watch: Callable[[Offer, TraceIds], None] | None = None,
     truth: TruthSettings = _NO_FILES,
 ) -> AuditTrail:
@@ -66,7 +66,7 @@ def make_trail(
 
     Args:
         stdout: the sink of that name, in case it is asked for.
-        snapshot: the one in force, asked when a denial is explained.
+        in_force: the policies, asked when a denial is explained.
         watch: told of every decision, for the page.
         truth: for records that go there.
 
@@ -75,10 +75,12 @@ def make_trail(
     """
 
     def nearest(attributes: AttributeContext, decision: Decision) -> RuleNote | None:
-        current = snapshot()
-        if current is None or current.version != decision.policy_version:
-            return None  # the policies that decided are gone; a guess from others would mislead
-        policies = current.engine.for_workload(attributes.destination.workload)
+        current = in_force()
+        if current is None:
+            return None
+        policies = current.for_workload(attributes.destination.workload)
+        if policies.version != decision.policy_version:
+            return None  # those that decided are gone; a guess from others would mislead
         sets = policies.http if attributes.http is not None else policies.tcp
         if sets.allow is None or len(sets.allow.rules) > MOST_RULES_WALKED:
             return None

@@ -66,6 +66,7 @@ def control(plan: FleetPlan, replica: FleetReplica) -> Command:
         "--admin": f"{LOOPBACK}:{replica.admin}",
         "--keep": replica.control_name,
         "--replica": replica.control_name,
+        "--audit": plan.truth_address,
         **plan.truth_options,
     }
     return Command(

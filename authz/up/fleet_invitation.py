@@ -49,6 +49,7 @@ def _rest(plan: FleetPlan) -> Iterator[str]:
     at = f"--to {plan.truth_address} {_certificate(plan)}"
     yield f"[bold]Change[/bold]   authz policies push {policies} --mesh {mesh} --key {key} {at} -m 'why'"
     yield f"[bold]Ask[/bold]      authz fleet status --truth {plan.truth_address} {_certificate(plan)}"
+    yield f"[bold]Denied[/bold]   authz audit since 1h --effect deny --log {plan.truth_address} {_certificate(plan)}"
     yield f"[bold]Look[/bold]     {_near(plan.folder)}/logs/ has what every process printed"
     yield "[bold]Stop[/bold]     Ctrl-C"
 

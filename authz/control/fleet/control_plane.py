@@ -33,8 +33,11 @@ from authz.control.fleet.gone_proxies import GoneProxies
 from authz.control.fleet.steadfast_follower import SteadfastFollower
 from authz.control.kept_inputs import InputPaths
 from authz.control.mesh_follower import MeshFollower
+from authz.control.records.record_receiver import RecordReceiver
+from authz.core.policies_by_workload import PoliciesByWorkload
+from authz.core.spiffe import SpiffeId
 from authz.envoy.native.binary import EnvoyError
-from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.options import Listeners, Records, RenderOptions
 from authz.envoy.packed_tree import Unpackable
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh, MeshWorkload
@@ -87,6 +90,7 @@ class ControlPlane:
         gone_after: float = 0.0,
         replica: Replica | None = None,
         source: Callable[[], PolicySourceStatus | None] = lambda: None,
+        records: RecordReceiver | None = None,
     ) -> None:
         """
         Args:
@@ -100,6 +104,7 @@ class ControlPlane:
                 stay.
             replica: by which name it reports what it and its proxies run, and where; None: nowhere.
             source: how the source of published policies is; None: they are not published.
+            records: takes what proxies record of their decisions; None: they write files of their own.
         """
         self.discovery = DiscoveryServer(clock=clock)
         self.reporter = FleetReporter(self.discovery, replica or Replica(), self._own_state, clock=clock)
@@ -111,12 +116,14 @@ class ControlPlane:
         self._keep = sources.keep
         self._say = say
         self._snapshot = FleetSnapshot()
+        self._records = records
         self._version = ""
         authority.guest = self
         self._delivering, self._has_fresh = Lock(), False
 
         def follow(paths: InputPaths) -> MeshFollower:
-            told = replace(options, listeners=Listeners.ADS)
+            carrier = Records.FILE if records is None else Records.CONTROL
+            told = replace(options, listeners=Listeners.ADS, records=carrier)
             made = MeshFollower(
                 paths.policies, paths.mesh, sources.keep, told, clock=clock, say=say, ca_bundles=sources.ca_bundles,
                 validator=validator, traffic=paths.traffic, sharing=sources.sharing,
@@ -147,6 +154,8 @@ class ControlPlane:
         """
         self._loop = asyncio.get_running_loop()
         self.health.restore()
+        if self._records is not None:
+            self._records.start()
         await self._follower.start()
         await self._authority.start()
 
@@ -168,10 +177,20 @@ class ControlPlane:
         await self.reporter.withdraw()
         await self._follower.close()
         await self._authority.stop()
+        if self._records is not None:
+            await self._records.close()
+
+    def reopen(self) -> None:
+        """Open files of records again, after somebody has renamed them."""
+        if self._records is not None:
+            self._records.reopen()
 
     def handlers(self, stock: Stock, identify: Identify) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
-        """Aggregated discovery, and reports of requests."""
-        return self.discovery.handler(stock, identify), self._watch.handler(stock, identify)
+        """Aggregated discovery, reports of requests, and records of decisions."""
+        made = [self.discovery.handler(stock, identify), self._watch.handler(stock, identify)]
+        if self._records is not None:
+            made.append(self._records.handler(stock, identify))
+        return tuple(made)
 
     def figures(self) -> Figured:
         """Metrics of discovery."""
@@ -181,6 +200,8 @@ class ControlPlane:
         if (source := self._source()) is not None:
             yield from source_figures(source)
         yield from self._watch.figures()
+        if self._records is not None:
+            yield from self._records.figures()
 
     def causes(self) -> Iterable[dict[str, object]]:
         """Proxies that refused something, and a change that is not in force."""
@@ -191,6 +212,8 @@ class ControlPlane:
         if source is not None and source.problem:
             yield {"part": "policies", "message": source.problem, "blocks": False}
         yield from self.health.causes()
+        if self._records is not None:
+            yield from self._records.causes()
         if self.reporter.problem:
             message = f"the fleet does not know what runs here: {self.reporter.problem}"
             yield {"part": "report", "message": message, "blocks": False}
@@ -232,7 +255,7 @@ class ControlPlane:
         is_kept: bool,
         mesh: Mesh,
         files: Mapping[str, bytes],
-        version: str,
+        policies: PoliciesByWorkload,
         some: tuple[MeshWorkload, ...] | None,
     ) -> None:
         """Make the fleet of what was rendered, and publish it. In a thread. Raises EnvoyError, OSError."""
@@ -249,7 +272,11 @@ class ControlPlane:
                 self._has_fresh = False
                 raise EnvoyError(f"what was rendered cannot be sent: {error}") from error
             names = None if some is None else [workload.name for workload in some]
-            self._loop.call_soon_threadsafe(self._publish, fleet, mesh, version, names)
+            self._loop.call_soon_threadsafe(self._publish, fleet, mesh, policies, names)
+
+    def _identity_of(self, proxy: str) -> SpiffeId | None:
+        state = self.discovery.member(proxy)
+        return None if state is None else state.spiffe_id
 
     def _elsewhere(self) -> Set[str] | None:
         """Other authorities are those of other control planes, whose proxies only a truth tells."""
@@ -257,7 +284,10 @@ class ControlPlane:
             return self.reporter.elsewhere
         return None if self._authority.stock.registrar.ca.others else frozenset()
 
-    def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
+    def _publish(self, fleet: Fleet, mesh: Mesh, policies: PoliciesByWorkload, some: Collection[str] | None) -> None:
+        version = policies.version
+        if self._records is not None:  # before anybody decides by them
+            self._records.replace(policies, self._identity_of)
         changed = self.health.publish(fleet, mesh, some)
         if some is None:
             self._watch.follow(fleet)

@@ -32,6 +32,8 @@ SLICE = 32
 WAIT_SECONDS = 0.005
 TENTHS = 10
 """Entries are counted by tenths of a second for the comparison with Envoy's counters."""
+SHOWN = 200
+"""Characters of a name that a sender chose, in a line of the log."""
 TCP = "tcp:"
 """Prefix of the listener's name where connections are counted; an HTTP listener may have the same name."""
 COMPLAINTS_SECONDS = 10.0
@@ -107,8 +109,7 @@ class Intake:
         workload = destination.workload
         problem = identity_problem(destination.principal, workload.namespace, workload.service_account, caller)
         if caller and problem:  # not counted as seen: that would hide requests of the proxy that it names
-            self.results[carrier, "refused"] += 1
-            self._complain("refused", "an access log entry is not recorded: %s", problem)
+            self.disbelieve(carrier, problem)
             return
         if not entry.is_decided:
             self._count(entry, carrier, "undecided")
@@ -142,6 +143,11 @@ class Intake:
         """Count what is not an entry of ours, and say so."""
         self.results[carrier, "unreadable"] += 1
         self._complain("unreadable", "an entry of an access log is not recorded: %s", error)
+
+    def disbelieve(self, carrier: str, problem: str) -> None:
+        """Count an entry that is not its sender's to make, and say so."""
+        self.results[carrier, "refused"] += 1
+        self._complain("refused", "an access log entry is not recorded: %s", problem)
 
     async def room(self) -> None:
         """Wait until the trail can take another slice; lets checks have their turn in any case."""

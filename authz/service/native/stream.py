@@ -5,9 +5,9 @@ A stream is read only while the trail has room; then gRPC's flow control holds t
 it: it buffers, and then drops. That is why ``gaps`` counts requests, and not what Envoy says it sent.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from authz.service.native.intake import SLICE, Intake
+from authz.service.native.intake import SHOWN, SLICE, Intake
 from authz.wire.access_log import NotAnEntry
 from authz.wire.access_stream import read_message
 
@@ -15,8 +15,15 @@ from authz.wire.access_stream import read_message
 class AccessLogStream:
     """Takes streams of entries, on whichever server they come."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, is_of_caller: Callable[[str], bool] | None = None) -> None:
+        """
+        Args:
+            intake: takes the entries.
+            is_of_caller: whether a proxy of this name is the caller's, for who knows all proxies; None believes the
+                name, where namespace and service account are the caller's.
+        """
         self._intake = intake
+        self._is_of_caller = is_of_caller
 
     async def take(self, messages: AsyncIterator[bytes], caller: str = "") -> None:
         """
@@ -36,5 +43,7 @@ class AccessLogStream:
                     await self._intake.room()
                 if isinstance(entry, NotAnEntry):
                     self._intake.refuse("grpc", entry)
+                elif self._is_of_caller is not None and not self._is_of_caller(entry.proxy):
+                    self._intake.disbelieve("grpc", f"`{caller}` has no proxy {entry.proxy[:SHOWN]!r} in this mesh")
                 else:
                     self._intake.take(entry, "grpc", caller)

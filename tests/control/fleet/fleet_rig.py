@@ -22,6 +22,7 @@ from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.authority.connection_options import ConnectionLife
 from authz.control.fleet.control_plane import ControlPlane, MeshSources
 from authz.control.fleet.discovery_server import DiscoveryServer
+from authz.control.records.record_receiver import RecordReceiver
 from authz.core.spiffe import SpiffeId
 from authz.envoy.bootstrap import bootstrap
 from authz.envoy.messages import as_json
@@ -178,6 +179,7 @@ class Rig:
         self.traffic: Path | None = None
         self.canary: CanarySource | None = None
         self.report_seconds = 0
+        self.records: RecordReceiver | None = None
         self.plane: ControlPlane | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -208,6 +210,7 @@ class Rig:
             say=self.said.append,
             gone_after=self.gone_after,
             source=self.source,
+            records=self.records,
         )
         await self.plane.start()
         self._running = asyncio.create_task(self.plane.run())

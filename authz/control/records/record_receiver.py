@@ -1,0 +1,133 @@
+"""
+The access log service of the control plane: what proxies that decide by themselves say, as the record of decisions.
+
+The same receiver as an authorization server's, with the policies that are in force for each workload, a candidate among
+them. An entry counts when it comes by the SVID of the workload whose proxy it names. Records are written beside
+discovery: entries are taken a few at a time, and not read while the trail is full, so that no configuration waits.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from authz.admin.health import audit_causes
+from authz.audit.sinks import StreamSink
+from authz.control.authority.figures import Figured
+from authz.control.authority.sds import Identify
+from authz.control.authority.stock import Stock, has_expired
+from authz.core.policies_by_workload import PoliciesByWorkload
+from authz.core.spiffe import SpiffeId
+from authz.envoy.native.key_hints import Hinter
+from authz.identity.registration import SvidPeer
+from authz.service.native.intake import Intake
+from authz.service.native.stream import AccessLogStream
+from authz.service.recording import make_tracer, make_trail
+from authz.service.streams import ACCESS_LOG, STREAM_ACCESS_LOGS
+from authz.settings.sections import Sections
+from authz.telemetry import names
+from authz.telemetry.counters import Labels, Telemetry
+
+IdentityOf = Callable[[str], SpiffeId | None]
+"""The identity of a proxy of the mesh by its name; None where there is no such proxy."""
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class RecordReceiver:
+    """``start`` in a running event loop, ``close`` at the end; ``replace`` before the proxies have what is new."""
+
+    def __init__(self, settings: Sections, hints: Path, clock: Callable[[], float]) -> None:
+        """
+        Open what records are written to.
+
+        Args:
+            settings: those of records, as a server has them.
+            hints: the directory in which whoever renders key sets looks for hints about them.
+            clock: seconds since the epoch.
+
+        Raises:
+            SettingsError: names the setting that cannot be used.
+        """
+        self._telemetry = Telemetry()
+        self._policies: PoliciesByWorkload | None = None
+        self._identity_of: IdentityOf = lambda _: None
+        self._clock = clock
+        tracer = make_tracer(settings.otlp)
+        self._trail = make_trail(
+            settings.audit,
+            settings.otlp,
+            StreamSink(),
+            self._telemetry,
+            tracer,
+            lambda: self._policies,
+            truth=settings.truth,
+        )
+        self._intake = Intake(self._trail, settings.access_logs.verify, clock)
+        self._intake.hinter = Hinter(hints, clock)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._trail.start(asyncio.get_running_loop().call_soon)
+
+    def reopen(self) -> None:
+        """Open files of records again, after somebody has renamed them."""
+        self._trail.reopen()
+
+    def replace(self, policies: PoliciesByWorkload, identity_of: IdentityOf) -> None:
+        """Judge entries by these policies from now on, and those that name the policies before by these."""
+        self._policies, self._identity_of = policies, identity_of
+        self._intake.judge.replace(policies, self._clock())
+
+    def handler(self, stock: Stock, identify: Identify) -> "grpc.GenericRpcHandler[Any, Any]":
+        """The gRPC service for peers that ``identify`` tells apart by their SVIDs."""
+
+        async def take(messages: AsyncIterator[bytes], context: _Context) -> bytes:
+            evidence = identify(context)
+            if not isinstance(evidence, SvidPeer):
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "an SVID is needed")
+
+            async def while_valid() -> AsyncIterator[bytes]:
+                async for message in messages:
+                    if has_expired(evidence, stock.clock()):
+                        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the SVID has expired")
+                    if revoked := stock.registrar.revoked(evidence):
+                        await context.abort(grpc.StatusCode.PERMISSION_DENIED, revoked)
+                    yield message
+
+            stream = AccessLogStream(self._intake, lambda proxy: self._identity_of(proxy) == evidence.spiffe_id)
+            try:
+                await stream.take(while_valid(), str(evidence.spiffe_id))
+            except ValueError as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            return b""
+
+        methods = {STREAM_ACCESS_LOGS: grpc.stream_unary_rpc_method_handler(take)}
+        return grpc.method_handlers_generic_handler(ACCESS_LOG, methods)
+
+    def figures(self) -> Figured:
+        """Metrics of entries, decisions and the trail, called as those of a server."""
+        native, trail = self._intake.status(), self._trail.status()
+        yield names.NATIVE_ENTRIES, {(*key,): number for key, number in native.entries.items()}
+        yield names.NATIVE_VERDICTS, {(result,): number for result, number in native.verdicts.items()}
+        yield names.NATIVE_DISAGREEMENTS, {(*key,): number for key, number in native.disagreements.items()}
+        yield names.NATIVE_NEWEST, native.newest_at
+        yield from self._telemetry.counts.items()
+        yield names.QUEUED, trail.queued
+        yield names.QUEUE_CAPACITY, trail.capacity
+        dropped = {"queue_full": trail.dropped, "rule": trail.filtered, "failed": trail.failed}
+        yield names.DROPPED, {(reason,): number for reason, number in dropped.items()}
+        results: dict[Labels, float] = {(one.name, "written"): one.written for one in trail.sinks}
+        yield names.SINK_RECORDS, results | {(one.name, "lost"): one.lost for one in trail.sinks}
+        yield names.SINK_OK, {(one.name,): not one.error for one in trail.sinks}
+        yield names.SINK_WAITING, {(one.name,): one.waiting or 0 for one in trail.sinks}
+
+    def causes(self) -> Iterable[dict[str, object]]:
+        """Sinks that fail: nobody's requests are refused for that, but records wait or are lost."""
+        for cause in audit_causes(self._trail.status()):
+            yield {"part": cause.part, "message": cause.message, "blocks": False}
+
+    async def close(self) -> None:
+        """Write what was taken, and end."""
+        await asyncio.to_thread(self._trail.close)

@@ -1,0 +1,194 @@
+"""Two real Envoys that decide by themselves, whose records the control plane takes on the port of discovery."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from authz._proto import access_log_pb2 as pb
+from authz.canary.canary_selection import CanarySelection
+from authz.canary.canary_source import CanarySource
+from authz.cli.control_records import record_settings
+from authz.control.records.record_receiver import RecordReceiver
+from authz.core.attributes import Workload
+from authz.envoy.native.record_log import Subject
+from authz.identity.ca import BUNDLE_FILE
+from authz.identity.revocation import Revocations
+from authz.telemetry import names
+from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, answers, until
+
+METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+API_V1 = Workload("shop", frozenset({("app", "api")}), "api", "api-v1")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    """A mesh whose control plane takes records."""
+    made = Rig(tmp_path)
+    settings = record_settings((f"file:{tmp_path / 'audit.jsonl'}",), None, tmp_path / "keep", None)
+    (tmp_path / "keep").mkdir()
+    made.records = RecordReceiver(settings, tmp_path / "keep", time.time)
+    return made
+
+
+def recorded(rig: Rig) -> list[dict[str, Any]]:
+    path = rig.folder / "audit.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+async def records_of(rig: Rig, path: str, status: str) -> dict[str, Any]:
+    """Ask until the answer is that, and return the record of the last request."""
+    effect = "allow" if status == "200" else "deny"
+    await answers(rig.out, path, status)
+
+    def found() -> list[dict[str, Any]]:
+        return [one for one in recorded(rig) if (one["request"]["path"], one["effect"]) == (path, effect)]
+
+    async def is_there() -> bool:
+        return bool(found())
+
+    await until(is_there)
+    return found()[-1]
+
+
+def figures(rig: Rig) -> dict[str, Any]:
+    assert rig.records is not None
+    return {metric.name: value for metric, value in rig.records.figures()}
+
+
+@pytest.mark.envoy
+async def test_who_was_denied_and_why_is_recorded_by_the_control_plane_and_nothing_is_written_beside_the_proxies(
+    rig: Rig,
+) -> None:
+    rig.canary = CanarySource(rig.folder / "next", CanarySelection(names=frozenset({"api-v1"})))
+    rig.join("web-v1", WEB)
+    rig.join("api-v1", API)
+    await rig.start()
+    try:
+        async with rig.application():
+            with rig.envoy("web-v1"), rig.envoy("api-v1"):
+                allowed = await records_of(rig, "/one", "200")
+                assert allowed["source"]["principal"] == WEB.removeprefix("spiffe://")
+                denied = await records_of(rig, "/two", "403")
+                assert denied["nearest"]["rule"] == "shop/api/0"
+                rig.write_policy(allow("/two"))
+                changed = await records_of(rig, "/two", "200")
+                assert changed["policy_version"] != allowed["policy_version"] == denied["policy_version"]
+                (rig.folder / "next").mkdir()
+                (rig.folder / "next" / "api.yaml").write_text(allow("/three"))
+                candidate = await records_of(rig, "/three", "200")
+                assert candidate["policy_version"] not in (changed["policy_version"], allowed["policy_version"])
+    finally:
+        await rig.stop()
+    found = figures(rig)
+    assert set(found[names.NATIVE_VERDICTS.name]) == {("agreed",)}
+    assert found[names.NATIVE_DISAGREEMENTS.name] == {}
+    assert list((rig.state / "logs").iterdir()) == []
+
+
+def entry(proxy: str = "api-v1", workload: Workload = API_V1, path: str = "/one") -> bytes:
+    """A message of one entry, as a proxy sends it."""
+    told = pb.StreamAccessLogsMessage()
+    made = told.http_logs.log_entry.add()
+    common = made.common_properties
+    common.custom_tags["authz"] = Subject(workload, proxy, "inbound_80").who()
+    common.start_time.seconds = int(time.time())
+    common.metadata.filter_metadata["envoy.filters.http.rbac"].update({"enforced_engine_result": "allowed"})
+    made.request.path, made.request.request_headers[":method"] = path, "GET"
+    made.response.response_code.value = 200
+    made.response.response_code_details = "via_upstream"
+    return told.SerializeToString()
+
+
+@asynccontextmanager
+async def sent(rig: Rig, spiffe_id: str | None, *messages: bytes) -> AsyncIterator[None]:
+    """Send these as somebody, or nobody, and end the stream. Raises what the receiver answers."""
+    chain, key = rig.credentials(spiffe_id) if spiffe_id is not None else (None, None)
+    roots = (rig.folder / "ca" / BUNDLE_FILE).read_bytes()
+    credentials = grpc.ssl_channel_credentials(roots, key, chain)
+    async with grpc.aio.secure_channel(f"localhost:{rig.control}", credentials) as channel:
+        call = channel.stream_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
+
+        async def stream() -> AsyncIterator[bytes]:
+            for message in messages:
+                yield message
+
+        await asyncio.wait_for(call(stream()), 20)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("caller", "message", "result"),
+    [
+        pytest.param(API, entry(), "recorded", id="its own"),
+        pytest.param(WEB, entry(), "refused", id="of another workload"),
+        pytest.param(API, entry(proxy="web-v1"), "refused", id="of another workload's proxy"),
+        pytest.param(API, entry(proxy="stranger"), "refused", id="of a proxy that the mesh does not have"),
+        pytest.param(API, entry(workload=Workload("shop", frozenset(), "web", "")), "refused", id="of another account"),
+        pytest.param(API, pb.StreamAccessLogsMessage().SerializeToString(), None, id="nothing"),
+    ],
+)
+async def test_an_entry_counts_when_it_is_of_a_proxy_of_the_caller(
+    rig: Rig, caller: str, message: bytes, result: str | None
+) -> None:
+    await rig.start()
+    try:
+        async with sent(rig, caller, message):
+            expected = {} if result is None else {("grpc", result): 1}
+            assert figures(rig)[names.NATIVE_ENTRIES.name] == expected
+    finally:
+        await rig.stop()
+    assert len(recorded(rig)) == (result == "recorded")
+
+
+@pytest.mark.parametrize(
+    ("caller", "message", "code"),
+    [
+        pytest.param(API, b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, id="no message"),
+        pytest.param(None, entry(), grpc.StatusCode.UNAVAILABLE, id="without a certificate"),
+    ],
+)
+async def test_a_stream_that_is_none_is_refused(
+    rig: Rig, caller: str | None, message: bytes, code: grpc.StatusCode
+) -> None:
+    await rig.start()
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            async with sent(rig, caller, message):
+                pytest.fail("it was taken")
+        assert refused.value.code() is code
+    finally:
+        await rig.stop()
+    assert recorded(rig) == []
+
+
+async def test_a_stream_ends_when_its_identity_does(rig: Rig) -> None:
+    await rig.start()
+    assert rig.plane is not None
+    stock = rig.plane._authority.stock
+    try:
+        stock.registrar.revocations = Revocations(spiffe_ids=frozenset({API}))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            async with sent(rig, API, entry()):
+                pytest.fail("it was taken")
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    finally:
+        await rig.stop()
+
+
+async def test_without_audit_nobody_takes_records(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.start()
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            async with sent(rig, API, entry()):
+                pytest.fail("it was taken")
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    finally:
+        await rig.stop()
