@@ -122,8 +122,8 @@ def write(folder: Path, name: str, path: str, selector: str = "") -> float:
 
 
 @contextmanager
-def controlled(size: int, port: int) -> Iterator[Fleet]:
-    """``authz control`` with a mesh of this size."""
+def controlled(size: int, port: int, *more: str) -> Iterator[Fleet]:
+    """``authz control`` with a mesh of this size, and more options if wanted."""
     with tempfile.TemporaryDirectory() as written:
         folder = Path(written)
         text = [CONFIG]
@@ -140,7 +140,7 @@ def controlled(size: int, port: int) -> Iterator[Fleet]:
         (folder / "key.pem").write_bytes(issued.key_pem)
         (folder / "bundle.pem").write_bytes((folder / "ca" / BUNDLE_FILE).read_bytes())
         command = [sys.executable, "-m", "authz", "control", "--policies", "policies", "--mesh", "mesh.yaml"]
-        command += ["--listen", f"127.0.0.1:{port}", "--validate", "off"]
+        command += ["--listen", f"127.0.0.1:{port}", "--validate", "off", *more]
         write(folder, "all", "start")
         process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)  # noqa: S603  # our own
         said = []

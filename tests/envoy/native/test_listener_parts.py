@@ -48,3 +48,38 @@ def logged(query_values: tuple[str, ...], policies: str = TOKENS) -> dict[str, s
 )
 def test_values_of_a_query_are_logged_where_they_are_asked_for(asked: tuple[str, ...], told: dict[str, str]) -> None:
     assert logged(asked) == told
+
+
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+LOG = "logs/web-1.json"
+
+
+@pytest.mark.parametrize(
+    ("receiver", "records"),
+    [
+        ("", {MANAGER: "envoy.access_loggers.file", TCP_PROXY: "envoy.access_loggers.file"}),
+        ("taker", {MANAGER: "envoy.access_loggers.http_grpc", TCP_PROXY: "envoy.access_loggers.tcp_grpc"}),
+    ],
+)
+def test_the_record_goes_into_a_file_or_to_its_receiver_and_other_logs_stay(
+    receiver: str, records: dict[str, str]
+) -> None:
+    engine = compile_texts([PolicyText("p.yaml", TOKENS)], MeshConfig())
+    assert isinstance(engine, Engine)
+    placeholder, other = ({"name": "log", "typed_config": {"path": path}} for path in (LOG, "logs/other.json"))
+    inbound: list[dict[str, Any]] = [
+        {"name": name, "typed_config": {"stat_prefix": "in", "access_log": [placeholder, other]}} for name in records
+    ]
+    outbound = {"name": MANAGER, "typed_config": {"stat_prefix": "out", "access_log": [other]}}
+    listener: dict[str, Any] = {"filter_chains": [{"filters": [one]} for one in (*inbound, outbound)]}
+    complete(
+        listener, "web-1", Workload("shop"), engine,
+        gateway=False, log_path=LOG, query_values=(), cluster_of=istio_cluster, receiver=receiver,
+    )  # fmt: skip
+    for one in inbound:
+        record, rest = one["typed_config"]["access_log"]
+        assert (record["name"], rest) == (records[one["name"]], other)
+        if receiver:
+            service = record["typed_config"]["common_config"]["grpc_service"]
+            assert service == {"envoy_grpc": {"cluster_name": "taker"}}
+    assert outbound["typed_config"]["access_log"] == [other]
