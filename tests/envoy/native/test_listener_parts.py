@@ -70,7 +70,7 @@ def test_the_record_goes_into_a_file_or_to_its_receiver_and_other_logs_stay(
     inbound: list[dict[str, Any]] = [
         {"name": name, "typed_config": {"stat_prefix": "in", "access_log": [placeholder, other]}} for name in records
     ]
-    outbound = {"name": MANAGER, "typed_config": {"stat_prefix": "out", "access_log": [other]}}
+    outbound: dict[str, Any] = {"name": MANAGER, "typed_config": {"stat_prefix": "out", "access_log": [other]}}
     listener: dict[str, Any] = {"filter_chains": [{"filters": [one]} for one in (*inbound, outbound)]}
     complete(
         listener, "web-1", Workload("shop"), engine,
