@@ -22,6 +22,12 @@ XDS_REFUSED = Metric("authz_xds_refused_total", "counter", "Peers, and names of 
 XDS_OVERDUE = Metric(
     "authz_xds_overdue", "gauge", "Proxies that have left a response without an answer for ten seconds.", ("type",)
 )
+XDS_REFUSALS = Metric(
+    "authz_xds_refusal_info",
+    "gauge",
+    "What proxies refuse now, in Envoy's words; at most a hundred.",
+    ("proxy", "type", "version", "error"),
+)
 FLEET_SKEW = Metric(
     "authz_fleet_skew_seconds",
     "gauge",

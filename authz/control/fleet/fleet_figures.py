@@ -1,16 +1,20 @@
 """What a control plane knows of its proxies, for people and for metrics."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from math import isfinite
 
 from authz.control.authority.figures import Figured
+from authz.control.authority.sds import SHOWN_CHARACTERS
 from authz.telemetry import fleet_names, names
 from authz.telemetry.status import PolicySourceStatus
 
 WORDS = ("current", "refusing", "missing", "gone", "behind")
 """What a proxy is, for people."""
+MOST_REFUSALS = 100
+"""Of which there is a metric each: a change that all refuse must not fill a Prometheus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,16 @@ def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: 
     late = (one for one in found if one.is_connected and not one.is_current)  # who is current has answered everything
     asked = (item for one in late for item in one.types.items())
     yield fleet_names.XDS_OVERDUE, _by_type(Counter(short for short, kind in asked if kind.is_overdue))
+    yield fleet_names.XDS_REFUSALS, dict.fromkeys(islice(_refusals(found), MOST_REFUSALS), 1.0)
+
+
+def _refusals(states: Iterable[ProxyState]) -> Iterator[tuple[str, ...]]:
+    """Labels of everything that a proxy refuses now."""
+    for state in states:
+        if not state.is_current:
+            for short, kind in state.types.items():
+                if kind.rejection:
+                    yield state.name, short, kind.refused, kind.rejection[:SHOWN_CHARACTERS]
 
 
 def source_figures(source: PolicySourceStatus) -> Figured:

@@ -17,6 +17,7 @@ from envoy_data_plane.google.protobuf import Any as AnyMessage
 from authz._proto import delta_discovery_pb2 as wire
 from authz.control.discovery.discovered import CLUSTER_TYPE, LISTENER_TYPE, Discovered
 from authz.control.fleet import proxy_stream
+from authz.telemetry import fleet_names
 from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, answers, ask, free_ports, until
 
 pytestmark = pytest.mark.envoy
@@ -112,6 +113,8 @@ async def _a_refusal_is_shown_and_the_last_good_one_stays(rig: Rig) -> None:
         assert "ddress already in use" in listeners["rejection"] or "cannot bind" in listeners["rejection"]
         assert listeners["refused"]
         assert [cause["part"] for cause in rig.plane.causes()] == ["proxy"]
+        told = dict(rig.plane.figures())[fleet_names.XDS_REFUSALS]
+        assert told == {("web-v1", "lds", listeners["refused"], listeners["rejection"][:200]): 1}
         assert not rig.status()["web-v1"]["is_current"]
         await _another_listener_comes_and_the_refusal_is_shown_all_the_same(rig)
     rig.out = good
