@@ -70,8 +70,8 @@ TYPES = frozenset({"cds", "eds", "lds", "rds", "ecds", "sds"})
 PATIENCE_SECONDS = 150.0
 PER_CLIENT = 2500
 """Streams of one client process."""
-IDLE_SECONDS = 6.0
-"""In which nothing changes, to see what the control plane uses then."""
+IDLE_SECONDS = 10.0
+"""In which nothing changes, before the changes and after them, to see what the control plane uses then."""
 GO = Path(__file__).with_name("xds_go")
 
 
@@ -201,7 +201,8 @@ def measure(size: int, changes: int, port: int, go: Path | None) -> float:
                 name = everybody[number * 7 % size]
                 renamed = write(fleet.folder, "one", f"p{number}", f"selector: {{matchLabels: {{app: {name}}}}}")
                 times.append(fleet.until({(name, "ecds")}) - renamed)
-            each = (fleet.cpu() - used - idle * (time.time() - began)) / changes
+            used, lasted = fleet.cpu() - used, time.time() - began
+            each = (used - (idle + at_rest(fleet)) / 2 * lasted) / changes
             p99 = sorted(times)[min(changes - 1, int(changes * 0.99))]
             print(f"  a policy of one workload, {changes} times: median {median(times):.2f} s, p99 {p99:.2f} s")
             print(f"  CPU of such a change: {each * 1000:.1f} ms", flush=True)
