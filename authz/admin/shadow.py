@@ -34,7 +34,7 @@ def candidate_json(
         "reload_ok": reload.is_ok,
         "problems": [problem_json(problem) for problem in reload.problems if problem.is_error],
         "results": dict(candidate.of_version),
-        "differences": [_difference_json(one) for one in candidate.differences],
+        "differences": [difference_json(one) for one in candidate.differences],
         "uncounted": candidate.uncounted,
         "timed": candidate.timed,
         "own_seconds": candidate.own_seconds,
@@ -60,7 +60,8 @@ def _commands(sources: Sources, source: str) -> dict[str, Json]:
     }
 
 
-def _difference_json(one: CandidateDifference) -> dict[str, Json]:
+def difference_json(one: CandidateDifference) -> dict[str, Json]:
+    """Decisions of one workload that differ alike, with examples."""
     return {
         "result": one.result,
         "namespace": one.namespace,

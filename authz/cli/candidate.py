@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -216,8 +217,22 @@ def status(admin: str, url: str, output: str, access: TruthAccess) -> None:
             counts = found.get("counts", {}).get(name)
             told = f": refused {counts['refused']} of {counts['requests']} requests" if counts else ""
             out.say(f"  {name}{told}")
+        _print_compared(found.get("results", {}), found.get("differences", []))
         for name in found["left_out"]:
             out.say(f"  not {name}: it asks an authorization server")
         if found["reason"]:
             out.say(f"  {found['reason']}")
     sys.exit(out.Exit.YES if state in (CanaryState.NONE, CanaryState.IN_FORCE) else out.Exit.NO)
+
+
+def _print_compared(results: dict[str, int], differences: list[dict[str, Any]]) -> None:
+    """What the candidate changes, of the requests whose records the control plane took."""
+    told = [f"{number} {result.replace('_', ' ')}" for result, number in results.items() if number]
+    if told:
+        out.say(f"  of recorded requests: {', '.join(told)}")
+    for one in differences:
+        rules = [(one[side] or {}).get("name", "no rule") for side in ("rule", "candidate_rule")]
+        where = f"{one['count']} at {one['namespace']}/{one['workload']}"
+        out.say(
+            f"    {one['result'].replace('_', ' ')}: {where}, {rules[0]} before, {rules[1]} now: {one['decisions'][0]}"
+        )

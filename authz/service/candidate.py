@@ -14,13 +14,13 @@ from time import perf_counter
 
 from authz.core.attributes import NOT_AUTHENTICATED, AttributeContext, Authentication, AuthenticationOutcome
 from authz.core.decided import CandidateAnswer, CandidateResult
-from authz.core.decision import Decision, Effect, RuleReference, Stage
+from authz.core.decision import Decision, Effect, Stage
 from authz.core.errors import SettingsError
 from authz.core.introspection import Introspection, TokenAnswer, TokenQuestion
 from authz.core.pipeline import evaluate
 from authz.core.providers import ProviderQuestion
 from authz.core.resources import JwtRule
-from authz.service.candidate_differences import CandidateDifferences
+from authz.service.candidate_differences import CandidateDifferences, difference
 from authz.service.check_function import CheckFunction
 from authz.service.loading.promotion import are_nested
 from authz.service.loading.reload import Reloader, let_go_of
@@ -232,25 +232,14 @@ class Candidate:
 
 def _compared(request: Pending, decision: Decision, decided: Decision) -> CandidateAnswer | None:
     """How the candidate's decision differs from the answer; None where it does not."""
-    effect, vouched = decided.effect, request.vouched
-    is_undoable = vouched is not None and decided.is_allowed and bool(vouched.undoable(decided.obligations))
-    if is_undoable:
-        effect = _DENY  # as the answer would be
-    if effect is not decision.effect:
-        result = CandidateResult.NEWLY_DENIED if effect is _DENY else CandidateResult.NEWLY_ALLOWED
-    elif is_undoable or decision.stage is Stage.INTERNAL:
+    vouched = request.vouched
+    if vouched is not None and decided.is_allowed and vouched.undoable(decided.obligations):  # its answer would deny
+        if decision.is_allowed:
+            return CandidateAnswer(CandidateResult.NEWLY_DENIED, _DENY, decided.rule, decided.status)
         return None  # both are refused for what the proxy cannot do
-    elif effect is _DENY and decided.status != decision.status:
-        result = CandidateResult.OTHER_STATUS
-    elif decided.stage is not decision.stage or _name(decided.rule) != _name(decision.rule):
-        result = CandidateResult.OTHER_RULE
-    else:
+    if decision.stage is Stage.INTERNAL and not decided.is_allowed:
         return None
-    return CandidateAnswer(result, effect, decided.rule, decided.status if effect is _DENY else 0)
-
-
-def _name(rule: RuleReference | None) -> str:
-    return rule.name if rule is not None else ""
+    return difference(decision, decided)
 
 
 def _is_there(path: Path) -> bool:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from authz.core.attributes import Workload
-from authz.core.decided import CandidateAnswer
-from authz.core.decision import RuleReference
+from authz.core.decided import CandidateAnswer, CandidateResult
+from authz.core.decision import Decision, Effect, RuleReference
 from authz.telemetry.status import CandidateDifference
 
 MAX_KINDS = 200
@@ -22,6 +22,24 @@ class _Kind:
     last_at: float = 0.0
     count: int = 0
     decision_ids: tuple[str, ...] = ()
+
+
+def difference(decision: Decision, decided: Decision) -> CandidateAnswer | None:
+    """How the candidate's decision, the second one, differs from that of the policies in force; None: it does not."""
+    effect, is_denied = decided.effect, decided.effect is Effect.DENY
+    if effect is not decision.effect:
+        result = CandidateResult.NEWLY_DENIED if is_denied else CandidateResult.NEWLY_ALLOWED
+    elif is_denied and decided.status != decision.status:
+        result = CandidateResult.OTHER_STATUS
+    elif decided.stage is not decision.stage or _name(decided.rule) != _name(decision.rule):
+        result = CandidateResult.OTHER_RULE
+    else:
+        return None
+    return CandidateAnswer(result, effect, decided.rule, decided.status if is_denied else 0)
+
+
+def _name(rule: RuleReference | None) -> str:
+    return rule.name if rule is not None else ""
 
 
 class CandidateDifferences:

@@ -111,3 +111,20 @@ def test_who_has_a_candidate_is_told(
     found = run("candidate", "status")
     assert (found.exit_code, found.stdout) == (code, told)
     assert json.loads(run("candidate", "status", "-o", "json").stdout)["chosen"] == list(status.chosen)
+
+
+def test_what_a_candidate_changes_is_told_where_records_are_taken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = {"name": "ns[shop]-policy[api]-rule[0]"}
+    difference = {
+        "result": "newly_denied", "namespace": "shop", "workload": "api-v1", "rule": rule, "candidate_rule": None,
+        "count": 3, "first_at": 1.0, "last_at": 2.0, "decisions": ["d-3", "d-2"],
+    }  # fmt: skip
+    found = {
+        **canary_json(CanaryStatus(CanaryState.IN_FORCE, "v2", selection="5%", chosen=("web-1",), workloads=20)),
+        "results": {"same": 40, "newly_denied": 3, "undecided": 0},
+        "differences": [difference],
+    }
+    monkeypatch.setattr("authz.cli.candidate.ask_control", lambda *_: found)
+    done = run("candidate", "status")
+    assert "  of recorded requests: 40 same, 3 newly denied\n" in done.output
+    assert "    newly denied: 3 at shop/api-v1, ns[shop]-policy[api]-rule[0] before, no rule now: d-3\n" in done.output

@@ -232,7 +232,7 @@ class ControlPlane:
         a candidate.
         """
         if path == CANARY_PAGE:
-            return self._watch.shown()
+            return self._watch.shown() | (self._records.compared() if self._records is not None else {})
         if path == FLEET_PAGE:
             return fleet_json(self.health.states(), self._version)
         if path == REPORT_PAGE:

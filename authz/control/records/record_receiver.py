@@ -14,10 +14,12 @@ from typing import Any
 import grpc
 
 from authz.admin.health import audit_causes
+from authz.admin.shadow import difference_json
 from authz.audit.sinks import StreamSink
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
 from authz.control.authority.stock import Stock, has_expired
+from authz.control.records.candidate_comparison import CandidateComparison
 from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.spiffe import SpiffeId
 from authz.envoy.native.key_hints import Hinter
@@ -66,6 +68,8 @@ class RecordReceiver:
         )
         self._intake = Intake(self._trail, settings.access_logs.verify, clock)
         self._intake.hinter = Hinter(hints, clock)
+        self._comparison = CandidateComparison()
+        self._intake.compare = self._comparison.take
 
     def start(self) -> None:
         """Begin to write."""
@@ -79,6 +83,7 @@ class RecordReceiver:
         """Judge entries by these policies from now on, and those that name the policies before by these."""
         self._policies, self._identity_of = policies, identity_of
         self._intake.judge.replace(policies, self._clock())
+        self._comparison.replace(policies)
 
     def handler(self, stock: Stock, identify: Identify) -> "grpc.GenericRpcHandler[Any, Any]":
         """The gRPC service for peers that ``identify`` tells apart by their SVIDs."""
@@ -113,6 +118,7 @@ class RecordReceiver:
         yield names.NATIVE_VERDICTS, {(result,): number for result, number in native.verdicts.items()}
         yield names.NATIVE_DISAGREEMENTS, {(*key,): number for key, number in native.disagreements.items()}
         yield names.NATIVE_NEWEST, native.newest_at
+        yield names.CANDIDATE_DECISIONS, {(result,): number for result, number in self._comparison.results.items()}
         yield from self._telemetry.counts.items()
         yield names.QUEUED, trail.queued
         yield names.QUEUE_CAPACITY, trail.capacity
@@ -122,6 +128,11 @@ class RecordReceiver:
         yield names.SINK_RECORDS, results | {(one.name, "lost"): one.lost for one in trail.sinks}
         yield names.SINK_OK, {(one.name,): not one.error for one in trail.sinks}
         yield names.SINK_WAITING, {(one.name,): one.waiting or 0 for one in trail.sinks}
+
+    def compared(self) -> dict[str, object]:
+        """What the candidate changes, for ``/canary``: numbers by result, and decisions that differ alike."""
+        found = self._comparison
+        return {"results": found.of_version, "differences": [difference_json(one) for one in found.differences]}
 
     def causes(self) -> Iterable[dict[str, object]]:
         """Sinks that fail: nobody's requests are refused for that, but records wait or are lost."""

@@ -16,6 +16,7 @@ from typing import Protocol
 from authz.audit.entry import Entry
 from authz.audit.request_fields import rfc3339
 from authz.core.attributes import Json
+from authz.core.decided import CandidateAnswer
 from authz.core.decision import Decision, RuleReference
 from authz.envoy.native.key_hints import Hinter, is_of_unknown_key
 from authz.service.askers import identity_problem
@@ -72,6 +73,8 @@ class Intake:
         self.newest_at = 0.0
         self.hinter: Hinter | None = None
         """Told of key sets that may be too old; None: nobody could fetch them."""
+        self.compare: Callable[[LogEntry, Judged], CandidateAnswer | None] | None = None
+        """Says what a candidate would have answered, where that differs; never raises. None: there is never one."""
         self._complained: dict[str, float] = {}
         self._room = 0
         self._reader = LineReader()
@@ -131,7 +134,8 @@ class Intake:
             if self.hinter.problem:
                 self._complain("hint", "a key set may be too old, and nobody could be told: %s", self.hinter.problem)
         self.verdicts[judged.verdict.value] += 1
-        self._trail.record(judged.offer)
+        answer = self.compare(entry, judged) if self.compare is not None else None
+        self._trail.record(judged.offer if answer is None else judged.offer._replace(candidate=answer))
         if judged.verdict is Verdict.OTHER_VERSION and self.judge.is_settled(entry):
             self._complain("version", "proxy %s decides by other policies or mesh settings than are here", entry.proxy)
         if judged.verdict is Verdict.DISAGREED and judged.engine is not None:

@@ -84,9 +84,16 @@ async def test_who_was_denied_and_why_is_recorded_by_the_control_plane_and_nothi
                 (rig.folder / "next" / "api.yaml").write_text(allow("/three"))
                 candidate = await records_of(rig, "/three", "200")
                 assert candidate["policy_version"] not in (changed["policy_version"], allowed["policy_version"])
+                assert rig.plane is not None
+                shown = rig.plane.page("/canary")
+                assert isinstance(shown, dict)
+                assert [(one["result"], one["workload"]) for one in shown["differences"]] == [
+                    ("newly_allowed", "api-v1")
+                ]
     finally:
         await rig.stop()
     found = figures(rig)
+    assert found[names.CANDIDATE_DECISIONS.name]["newly_allowed",] >= 1
     assert set(found[names.NATIVE_VERDICTS.name]) == {("agreed",)}
     assert found[names.NATIVE_DISAGREEMENTS.name] == {}
     assert list((rig.state / "logs").iterdir()) == []
