@@ -27,7 +27,7 @@ from envoy_data_plane.opentelemetry.proto.common.v1 import AnyValue, KeyValue, K
 from authz.envoy.check_filter import HTTP_FILTER, NETWORK_FILTER
 from authz.envoy.messages import json_log, pack, seconds
 from authz.envoy.naming import collector_cluster
-from authz.envoy.options import RenderOptions, filtered_log_file, log_file, outbound_log_file
+from authz.envoy.options import Records, RenderOptions, filtered_log_file, log_file, outbound_log_file
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.mesh.telemetry_kind import Collector, FileLog, LogFormat, OtlpLog, OwnLog, TcpLogService, UsedLog
 
@@ -63,7 +63,7 @@ def _logs(
     found = [json_log(log_file(workload.name), fields)] if native or (side.logs is None and not outbound) else []
     for used in side.logs or ():
         if isinstance(used.sink, OwnLog):
-            if native and not used.expression:
+            if native and not used.expression and options.records is Records.FILE:
                 continue  # the record has every entry already
             thinned = filtered_log_file if native else log_file
             path = outbound_log_file(workload.name) if outbound else thinned(workload.name)

@@ -18,7 +18,7 @@ from authz.analysis.suites.suite import PolicyText
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
 from authz.envoy.listener_logs import kept_records
-from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.options import Listeners, Records, RenderOptions
 from authz.envoy.render import Native, modes_of, render_all
 from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
@@ -194,6 +194,28 @@ def test_nothing_thins_the_record_of_a_proxy_that_decides_by_itself(
         assert paths(config) == [("logs/server-v1.json", False), *beside]
         assert "authz" in config["access_log"][0]["typed_config"]["log_format"]["json_format"], "the record"
     assert all("authz" not in str(one.get("access_log")) for one in managers(files, "client-v1").values())
+
+
+@pytest.mark.parametrize(
+    ("spec", "beside"),
+    [
+        ("{}", []),
+        ("{accessLogging: [{disabled: true}]}", []),
+        (f"{{{ERRORS}}}", [("logs/server-v1.filtered.json", True)]),
+        ("{accessLogging: [{providers: [{name: envoy}]}]}", [("logs/server-v1.filtered.json", False)]),
+    ],
+)
+def test_a_log_that_a_telemetry_asks_for_is_a_file_though_the_record_is_a_stream(
+    spec: str, beside: list[tuple[str, bool]]
+) -> None:
+    engine = compile_texts([PolicyText("policies.yaml", "")], MeshConfig())
+    assert isinstance(engine, Engine)
+    options = RenderOptions(enforce=Enforce.NATIVE, records=Records.CONTROL)
+    found = managers(render_all(bookish(spec), options=options, native=Native(engine)), "server-v1")
+    for config in found.values():
+        record, *others = config["access_log"]
+        assert record["name"] in ("envoy.access_loggers.http_grpc", "envoy.access_loggers.tcp_grpc")
+        assert paths({"access_log": others}) == beside
 
 
 def test_whoever_renders_is_told_that_a_record_stays_whole() -> None:
