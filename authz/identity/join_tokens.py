@@ -112,6 +112,11 @@ def judge_token(kept: bytes, now: float) -> SpiffeId | Rejection:
     return Rejection("the join token has expired") if now >= expires_at else spiffe_id
 
 
+def expiry_of(kept: bytes) -> float:
+    """When a kept token expires that was judged good; seconds since the epoch."""
+    return float(json.loads(kept)["expiresAt"])
+
+
 def digest_of(text: str) -> str:
     """By what a token is found: SHA-256, hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

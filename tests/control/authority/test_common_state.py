@@ -19,12 +19,13 @@ from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.authority.common_ledger import LedgerSender, read_common_ledger
 from authz.control.authority.common_state import CommonState
 from authz.control.authority.common_tokens import CommonTokens
+from authz.control.authority.spent_tokens import KEPT_SECONDS, SPENT_DIRECTORY
 from authz.core.errors import SettingsError
 from authz.core.spiffe import SpiffeId
 from authz.identity.announcing import another_authority, keep_announced, own_svid
 from authz.identity.authority import AuthorityState
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority, Issued
-from authz.identity.join_tokens import TakenToken, digest_of, make_token, write_token
+from authz.identity.join_tokens import UNKNOWN, TakenToken, digest_of, make_token, write_token
 from authz.identity.jwt_keys import JwtKeys
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
@@ -140,6 +141,42 @@ def test_a_token_is_given_back_expires_and_is_never_kept_as_it_is(client: TruthC
     taken.give_back()
     assert tokens.take(text, time.time() + 60) == Rejection("the join token has expired")
     assert tokens.take(text, time.time()) == Rejection("the join token is unknown or was used before")
+
+
+def test_a_used_token_that_somebody_puts_back_is_not_good_where_it_was_used(
+    client: TruthClient, maker: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket, began = TruthBucket(client, SECURITY), time.time()
+    text = token_for(RATINGS, CommonTokens(bucket, maker))
+    key = f"tokens.{digest_of(text)}"
+    record = bucket.get(key)
+    assert record is not None
+    assert isinstance(CommonTokens(bucket, maker).take(text, began), TakenToken)
+    for _ in range(2):  # in another process, too, and again
+        bucket.put(key, record.value)
+        assert CommonTokens(bucket, maker).take(text, began) == Rejection(UNKNOWN)
+        assert bucket.get(key) is None
+    assert "that was used here was in the truth again" in caplog.text
+    assert text not in caplog.text
+    (kept,) = (maker / SPENT_DIRECTORY).iterdir()
+    assert (kept.name, kept.stat().st_mode & 0o777) == (digest_of(text), 0o600)
+    late = began + 120 + KEPT_SECONDS
+    again = CommonTokens(bucket, maker)
+    other, told = make_token(os.urandom(32), RATINGS, late, 60)
+    again.store(told)
+    assert isinstance(again.take(other, late), TakenToken)
+    assert [one.name for one in (maker / SPENT_DIRECTORY).iterdir()] == [told.digest], "what has expired is forgotten"
+
+
+def test_a_token_of_which_nobody_could_remember_that_it_was_used_is_not_used(client: TruthClient, maker: Path) -> None:
+    bucket = TruthBucket(client, SECURITY)
+    tokens = CommonTokens(bucket, maker)
+    text = token_for(RATINGS, tokens)
+    (maker / SPENT_DIRECTORY).write_text("in the way, as a full disk is")
+    with pytest.raises(OSError, match="exists"):
+        tokens.take(text, time.time())
+    (maker / SPENT_DIRECTORY).unlink()
+    assert isinstance(tokens.take(text, time.time()), TakenToken)
 
 
 def test_a_token_that_no_authority_made_is_good_for_nobody(client: TruthClient, maker: Path, tmp_path: Path) -> None:
