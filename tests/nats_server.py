@@ -22,6 +22,7 @@ import pytest
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import CertificateAuthority
 from authz.identity.secret_files import write_secret_files
+from authz.truth.bucket_making import make_buckets
 from authz.truth.server_configuration import (
     SERVER_PATH,
     TruthMember,
@@ -31,7 +32,6 @@ from authz.truth.server_configuration import (
     server_configuration,
 )
 from authz.truth.truth_address import TruthAccess, TruthAddress
-from authz.truth.truth_bucket import make_buckets
 from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
 
 FLEET, TRUST_DOMAIN, NAME = "shop", "mesh.test", "truth.shop"

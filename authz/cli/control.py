@@ -184,7 +184,13 @@ async def _serve(plane: "ControlPlane", ports: dict[str, int], truth: "TruthClie
 
     stopping = asyncio.Event()
     others = {signal.SIGUSR1: plane.reopen, signal.SIGUSR2: lambda: set_log_level(other_log_level("info"))}
-    on_signals(stopping.set, others, terminal.remark)
+
+    def stop() -> None:
+        if stopping.is_set():  # by a signal before, after which the farewell may take a while
+            plane.reporter.hurry()
+        stopping.set()
+
+    on_signals(stop, others, terminal.remark)
     HANDSHAKES.of_grpc()
     try:
         await plane.start()

@@ -131,8 +131,8 @@ def init(url: str, replicas: int, audit_megabytes: int, audit_days: float, acces
     """
     if replicas % 2 == 0:
         raise click.BadParameter("1, 3 or 5: an even number survives no more", param_hint="--replicas")
+    from authz.truth.bucket_making import make_buckets  # nats is slow to import
     from authz.truth.server_version import old_server
-    from authz.truth.truth_bucket import make_buckets  # nats is slow to import
     from authz.truth.truth_client import TruthClient, TruthRefused
     from authz.truth.truth_stream import make_stream
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from threading import Lock
 
+from authz.truth.farewell import FAREWELL_SECONDS, Farewell
 from authz.truth.fleet_report import (
     CONTROL,
     PROXIES,
@@ -28,15 +29,13 @@ from authz.truth.fleet_report import (
     replica_value,
 )
 from authz.truth.truth_bucket import FLEET, MAX_VALUE_BYTES, TruthBucket, TruthEntry
-from authz.truth.truth_client import TruthAway, TruthChanged, TruthClient
+from authz.truth.truth_client import TruthChanged, TruthClient
 
 log = logging.getLogger("authz.truth")
 FEW_PARTS = 8
 """So many changed parts are asked for one by one, and more of them all at once."""
 MAX_ODD = 20
 """Of so many names that are none it is said, once for each."""
-FAREWELL_SECONDS = 4.0
-"""Whoever stops processes kills them after ten."""
 TRIES = 5
 """Parts change while they are read."""
 
@@ -54,6 +53,7 @@ class ReportWriter:
         self._revision: int | None = None
         self._is_first = True
         self._lock, self._is_over = Lock(), False
+        self._farewell = Farewell(client)
         self.has_double = False
         """Whether another process reports by this name."""
 
@@ -83,7 +83,8 @@ class ReportWriter:
 
     def _write(self, report: ReplicaReport) -> None:
         if self._is_first:
-            self._forget(f"{PROXIES}.{self._name}.*")
+            for key, entry in self._bucket.entries(f"{PROXIES}.{self._name}.*").items():
+                self._bucket.delete(key, entry.revision)
             self._is_first = False
         for number in sorted(self._due):
             value = part_value(self._parts[number].values(), len(self._parts), MAX_VALUE_BYTES)
@@ -94,19 +95,16 @@ class ReportWriter:
         self._revision = self._bucket.put(key, value) if revision is None else self._update(key, value, revision)
 
     def withdraw(self) -> None:
-        """Take the report away: this replica is not missed. Tried for a while, as its server may end with this one."""
-        with self._lock:
-            self._is_over = True
-            until = time.monotonic() + FAREWELL_SECONDS
-            while not self.has_double:
-                try:
-                    self._forget(f"{REPLICA}.{self._name}")
-                    self._forget(f"{PROXIES}.{self._name}.*")
-                    return
-                except (TruthAway, TruthChanged):  # perhaps changed by the try before
-                    if time.monotonic() > until:
-                        raise
-                time.sleep(0.2)
+        """Take the report away: this replica is not missed. At most about ``FAREWELL_SECONDS``, until ``hurry``."""
+        until = time.monotonic() + FAREWELL_SECONDS
+        self._is_over = True
+        with self._lock:  # after what is being written
+            if not self.has_double:
+                self._farewell.say(f"{REPLICA}.{self._name}", f"{PROXIES}.{self._name}.*", until=until)
+
+    def hurry(self) -> None:
+        """End ``withdraw``, whatever has come of it. From any thread."""
+        self._farewell.hurry()
 
     def _update(self, key: str, value: bytes, revision: int) -> int:
         try:
@@ -119,10 +117,6 @@ class ReportWriter:
             raise
         self.has_double = False
         return written
-
-    def _forget(self, pattern: str) -> None:
-        for key, entry in self._bucket.entries(pattern).items():
-            self._bucket.delete(key, entry.revision)
 
 
 class ReportReader:

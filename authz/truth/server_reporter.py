@@ -6,6 +6,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 from authz.core.errors import AuthzError
+from authz.truth.farewell import FAREWELL_SECONDS, Farewell
 from authz.truth.fleet_report import SERVE, SERVER, ReplicaReport, replica_value
 from authz.truth.truth_bucket import FLEET, TruthBucket
 from authz.truth.truth_client import TruthClient
@@ -31,9 +32,9 @@ class ServerReporter:
             name: as ``check_replica_name`` wants it.
             state: revision, when it was taken, and why nothing newer is; in seconds since the epoch.
         """
-        self._bucket = TruthBucket(client, FLEET)
+        self._bucket, self._farewell = TruthBucket(client, FLEET), Farewell(client)
         self._key = f"{SERVER}.{name}"
-        self._name = name
+        self._name, self._was_told = name, False
         self._state = state
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="report", daemon=True)
@@ -43,13 +44,13 @@ class ServerReporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the report away: who ends in order is not missed."""
+        """Take the report away: who ends in order is not missed. Nothing is there of one that was never answered."""
+        until = time.monotonic() + FAREWELL_SECONDS
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
         try:
-            entry = self._bucket.get(self._key)
-            if entry is not None:
-                self._bucket.delete(self._key, entry.revision)
+            if self._was_told:
+                self._farewell.say(self._key, until=until)
         except AuthzError as error:
             log.warning("the report of this server stays: %s", error)
 
@@ -60,6 +61,7 @@ class ServerReporter:
             if state != told or not 0 <= now - told_at < HEARTBEAT_SECONDS:
                 try:
                     report = ReplicaReport(self._name, SERVE, now, state[0], state[1], state[2])
+                    self._was_told = True
                     self._bucket.put(self._key, replica_value(report))
                     told, told_at, failure = state, now, ""
                 except AuthzError as error:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import nats.js.errors
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, ObjectInfo, ObjectStoreConfig, RawStreamMsg, RePublish, StorageType, StreamConfig
+from nats.js.api import ObjectInfo, RawStreamMsg
 from nats.js.kv import KV_DEL, KV_OP, KV_PURGE, KeyValue
 
 from authz.truth.truth_client import CALL_SECONDS, TruthClient, TruthRefused
@@ -25,8 +25,6 @@ LEDGER = "ledger"
 """What the authorities signed and refused."""
 KEEPS = {POLICIES: 64, SECURITY: 1, KEY_SETS: 1, FLEET: 1, LEDGER: 1}
 """Values of a key that a bucket keeps; 64 is the most that NATS does."""
-FORGETS_SECONDS = {LEDGER: 40 * 24 * 3600.0}
-"""After so long a value is gone: no certificate of a workload lives longer than 30 days."""
 MAX_VALUE_BYTES = 512 << 10
 _Returned = TypeVar("_Returned")
 ARCHIVE_SECONDS = 60.0
@@ -66,51 +64,13 @@ def change_subject(fleet: str, what: str, pattern: str) -> str:
     return f"authz.changed.{fleet}.{what}.{pattern}"
 
 
-def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
-    """
-    Make every bucket that is not there, kept by so many servers; return the names of those that were made.
-
-    Raises:
-        TruthAway, TruthRefused: as ``TruthClient.call``.
-    """
-
-    async def make(js: JetStreamContext) -> tuple[str, ...]:
-        made = []
-        for what, kept in KEEPS.items():
-            name = bucket_name(client.address.fleet, what)
-            before, told_at = f"$KV.{name}.>", change_subject(client.address.fleet, what, ">")
-            told = StreamConfig(
-                name=stream_of(client.address.fleet, what), subjects=[before], max_msgs_per_subject=kept,
-                max_msg_size=MAX_VALUE_BYTES, max_age=FORGETS_SECONDS.get(what, 0.0), discard=DiscardPolicy.NEW,
-                num_replicas=replicas, storage=StorageType.FILE, deny_delete=True,
-                republish=RePublish(before, told_at, headers_only=True),
-                allow_rollup_hdrs=False,  # by which whoever may write one key would delete all others
-            )  # fmt: skip
-            try:
-                there = (await js.stream_info(told.name or "")).config
-            except nats.js.errors.NotFoundError:
-                await js.add_stream(told)
-                made.append(name)
-            else:
-                if there.allow_rollup_hdrs:
-                    await js.update_stream(there, allow_rollup_hdrs=False)
-        name = bucket_name(client.address.fleet, ARCHIVES)
-        try:
-            await js.object_store(name)
-        except nats.js.errors.NotFoundError:
-            await js.create_object_store(name, ObjectStoreConfig(replicas=replicas, storage=StorageType.FILE))
-            made.append(name)
-        return tuple(made)
-
-    return client.call(make, 30.0, about=bucket_name(client.address.fleet, ""))
-
-
 class TruthBucket:
     """One bucket of values. Every method raises what ``TruthClient.call`` does."""
 
-    def __init__(self, client: TruthClient, what: str) -> None:
-        """``what`` is one of ``KEEPS``. Nothing is asked yet."""
+    def __init__(self, client: TruthClient, what: str, *, seconds: float = CALL_SECONDS) -> None:
+        """``what`` is one of ``KEEPS``; ``seconds``: for each answer. Nothing is asked yet."""
         self._client = client
+        self._seconds = seconds
         self._what = what
         self.name = bucket_name(client.address.fleet, what)
         self._stream = stream_of(client.address.fleet, what)
@@ -127,7 +87,7 @@ class TruthBucket:
                     raise
                 return None
 
-        found = self._ask(work)
+        found = self._ask(work, self._seconds)
         return found if found is not None and found.value else None
 
     def create(self, key: str, value: bytes) -> int:
@@ -197,9 +157,7 @@ class TruthBucket:
         """
         self._client.hear(change_subject(self._client.address.fleet, self._what, pattern), wake)
 
-    def _ask(
-        self, work: Callable[[JetStreamContext], Coroutine[Any, Any, _Returned]], seconds: float = CALL_SECONDS
-    ) -> _Returned:
+    def _ask(self, work: Callable[[JetStreamContext], Coroutine[Any, Any, _Returned]], seconds: float) -> _Returned:
         async def call(js: JetStreamContext) -> _Returned:
             try:
                 return await work(js)
@@ -208,7 +166,7 @@ class TruthBucket:
                     raise _without_bucket(self.name) from None
                 raise
 
-        return self._client.call(call, seconds, about=self.name)
+        return self._client.call(call, seconds, each=self._seconds, about=self.name)
 
     def _entry(self, message: RawStreamMsg) -> TruthEntry:
         operation = (message.headers or {}).get(KV_OP)
@@ -225,7 +183,7 @@ class TruthBucket:
                 raise _without_bucket(self.name) from None
             return await work(store)
 
-        return self._client.call(call, about=self.name)
+        return self._client.call(call, self._seconds, about=self.name)
 
 
 class TruthArchives:

@@ -35,8 +35,8 @@ CONNECT_SECONDS = 2.0
 """For one server."""
 PAUSE_SECONDS = 0.5
 """Between two attempts to connect."""
-WRONG_LAST_SEQUENCE = (10071, 10164)
-"""The servers' codes for a condition that did not hold."""
+WRONG_LAST_SEQUENCE, NOT_STORED = (10071, 10164), 10077
+"""The servers' codes for a condition that did not hold, and where there is no room in a bucket or on the disk."""
 _Returned = TypeVar("_Returned")
 
 
@@ -59,6 +59,10 @@ class TruthChanged(AuthzError):
 
 class TruthRefused(AuthzError):
     """The servers do not allow it, or what is asked for is not there; the message says what."""
+
+
+class TruthForbidden(TruthRefused):
+    """As before, because of the role of this client."""
 
 
 class TruthClient:
@@ -155,12 +159,14 @@ class TruthClient:
         work: Callable[[JetStreamContext], Coroutine[Any, Any, _Returned]],
         seconds: float = CALL_SECONDS,
         *,
+        each: float = CALL_SECONDS,
         about: str = "",
     ) -> _Returned:
         """
         Run something in the client's thread, and wait for its answer. For the rooms of this package.
 
-        ``about`` is a part of every subject that it sends to, by which it learns that the servers do not allow it.
+        ``each``: seconds for each of its requests. ``about``: a part of every subject that it sends to, by which it
+        learns what is not allowed.
 
         Raises:
             TruthAway: no answer in time.
@@ -169,13 +175,14 @@ class TruthClient:
         """
         if not self._client.is_connected:
             raise TruthAway(str(self._failures))
-        jetstream = self._client.jetstream(prefix=self.api, timeout=min(seconds, CALL_SECONDS))
+        jetstream = self._client.jetstream(prefix=self.api, timeout=min(seconds, each))
         doing = self._unless_refused(work(jetstream), about)
         future = asyncio.run_coroutine_threadsafe(doing, self._loop)
         try:
             return future.result(seconds + 1)
         except nats.js.errors.ServiceUnavailableError as error:
-            raise TruthAway(f"{self.address} has no majority now: {error.description}") from error
+            cannot = "cannot keep it" if error.err_code == NOT_STORED else "has no majority now"
+            raise TruthAway(f"{self.address} {cannot}: {error.description}") from error
         except nats.js.errors.APIError as error:
             is_changed = isinstance(error, nats.js.errors.KeyWrongLastSequenceError)
             if is_changed or error.err_code in WRONG_LAST_SEQUENCE:  # the client's ``delete`` says it so
@@ -202,7 +209,7 @@ class TruthClient:
             await asyncio.wait((task, refused), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise TruthRefused(f"{self.address} does not allow it: {refused.result()}")
+            raise TruthForbidden(f"{self.address} does not allow it: {refused.result()}")
         finally:
             del self._refusals[refused]
             task.cancel()

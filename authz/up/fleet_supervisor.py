@@ -13,10 +13,10 @@ from authz.local.busy import busy_ports
 from authz.local.children import Command, LocalError, last_lines, start, stop
 from authz.local.nats_binary import find_nats_server, version_of
 from authz.local.supervision import LocalSupervisor, OnEvent
+from authz.truth.bucket_making import make_buckets
 from authz.truth.server_configuration import SERVER_PATH
 from authz.truth.server_version import old_server
 from authz.truth.truth_address import TruthAccess, read_truth_address
-from authz.truth.truth_bucket import make_buckets
 from authz.truth.truth_client import TruthClient
 from authz.truth.truth_stream import make_stream
 from authz.up.fleet_commands import (

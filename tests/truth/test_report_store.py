@@ -158,6 +158,30 @@ def test_farewell_is_said_to_another_server_when_its_own_ends_at_the_same_time(t
         assert TruthBucket(client, FLEET).entries() == {}
 
 
+def test_a_farewell_that_nobody_hears_is_tried_until_somebody_is_in_a_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.truth.report_store.FAREWELL_SECONDS", 600.0)
+    ended: list[object] = []
+    with truth_servers(tmp_path) as servers, servers.client() as client:
+        writer = ReportWriter(client, "one")
+        writer.write(report())
+        servers.kill(0)
+
+        def withdraw() -> None:
+            with pytest.raises(TruthAway) as refused:
+                writer.withdraw()
+            ended.append(refused)
+
+        ending = threading.Thread(target=withdraw)
+        ending.start()
+        ending.join(0.5)
+        assert not ended
+        writer.hurry()
+        ending.join(30)
+        assert ended
+
+
 def test_what_was_not_written_while_the_truth_was_away_is_written_then(tmp_path: Path) -> None:
     with truth_servers(tmp_path) as servers, servers.client() as client:
         writer = ReportWriter(client, "one")

@@ -1,6 +1,8 @@
 """What each role may do, on real servers with mutual TLS that are told what ``server_configuration`` writes."""
 
+import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,11 @@ from authz.cli import application
 from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.ca import CertificateAuthority
+from authz.truth.bucket_making import make_buckets
+from authz.truth.bucket_standing import bucket_standings
+from authz.truth.fleet_report import CONTROL, ReplicaReport
 from authz.truth.many_answers import MAX_IN_FLIGHT
+from authz.truth.report_store import ReportReader, ReportWriter
 from authz.truth.server_configuration import TruthRole, TruthServer, permissions, server_configuration
 from authz.truth.truth_address import TruthAccess
 from authz.truth.truth_bucket import (
@@ -26,7 +32,6 @@ from authz.truth.truth_bucket import (
     TruthArchives,
     TruthBucket,
     bucket_name,
-    make_buckets,
     stream_of,
 )
 from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
@@ -242,12 +247,17 @@ def test_nothing_is_said_without_tls(servers: NatsServers) -> None:
             plain.recv(1)
 
 
-@pytest.mark.slow  # servers wait at least four seconds before they elect
-def test_three_servers_keep_what_one_that_dies_had(tmp_path: Path) -> None:
+@pytest.mark.slow  # servers that start wait at least four seconds before they elect
+def test_three_servers_keep_what_one_that_dies_had_and_who_ends_with_it_is_not_missed(tmp_path: Path) -> None:
     with truth_servers(tmp_path, 3, tls=True) as servers, servers.client() as client:
         bucket = TruthBucket(client, POLICIES)
         bucket.put("kept", b"1")
-        servers.kill(0)
+        ending = ReportWriter(client, "one")
+        ending.write(ReplicaReport("one", CONTROL, time.time(), "7", time.time()))
+        (leader,) = (one.leader for one in bucket_standings(client) if one.what == FLEET)
+        os.kill(servers.process_id(int(leader.removeprefix("server-"))), signal.SIGTERM)  # as its machine is shut down
+        ending.withdraw()
+        assert ReportReader(client).read()[0] == []
         until = time.monotonic() + 15
         while True:
             try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from authz.truth.bucket_making import make_buckets
 from authz.truth.truth_address import TruthAddress
 from authz.truth.truth_bucket import (
     ARCHIVES,
@@ -14,7 +15,6 @@ from authz.truth.truth_bucket import (
     SECURITY,
     TruthArchives,
     TruthBucket,
-    make_buckets,
 )
 from authz.truth.truth_client import TruthAway, TruthChanged, TruthClient, TruthRefused
 from tests.nats_server import NatsServers, truth_servers

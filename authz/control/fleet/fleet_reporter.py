@@ -56,7 +56,10 @@ class ReportWriting(Protocol):
         """Write what changed. Raises AuthzError."""
 
     def withdraw(self) -> None:
-        """Take the report away. Raises AuthzError."""
+        """Take the report away, for some seconds at most. Raises AuthzError."""
+
+    def hurry(self) -> None:
+        """End ``withdraw``."""
 
 
 class ReportReading(Protocol):
@@ -141,7 +144,7 @@ class FleetReporter:
             return merge_reports([own], own.at)
         reports, at, heard = self._heard
         now = at + max(0.0, own.at - heard)  # by the servers' clock, as far as ours has gone on
-        others = [one for one in reports if one.report.name != self.name]
+        others = [one for one in reports if (one.report.kind, one.report.name) != (CONTROL, self.name)]
         return merge_reports([*others, Reported(now, own.report, own.proxies)], now)
 
     def figures(self) -> Figured:
@@ -193,6 +196,11 @@ class FleetReporter:
                 await asyncio.to_thread(self._store.writer.withdraw)
             except AuthzError as error:
                 log.warning("the report of this replica stays: %s", error)
+
+    def hurry(self) -> None:
+        """Whoever ends it does not want to wait for its farewell."""
+        if self._store is not None:
+            self._store.writer.hurry()
 
     async def _turn(self, store: ReportStore) -> None:
         changed = list(self._discovery.standings.take_changed())

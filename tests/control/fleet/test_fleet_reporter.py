@@ -178,6 +178,9 @@ class Told:
     def withdraw(self) -> None:
         """Nothing was kept."""
 
+    def hurry(self) -> None:
+        """It took no time."""
+
     def read(self) -> tuple[list[Reported], float]:
         rows = tuple(ProxyReport(name, is_connected=True) for name in self.proxies or ())
         other = Reported(100.0, ReplicaReport("two", CONTROL, 100.0, "7", 1.0), rows, is_whole=self.proxies is not None)

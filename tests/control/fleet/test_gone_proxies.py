@@ -170,3 +170,6 @@ class Heard:
 
     def withdraw(self) -> None:
         """Nobody."""
+
+    def hurry(self) -> None:
+        """Nobody."""
