@@ -81,7 +81,7 @@ def reason(one: ReplicaView | ProxyView, now: float) -> str:
     for_long = _ago(now, one.since)
     if isinstance(one, ReplicaView):
         told = {
-            SILENT: f"silent for {_ago(now, one.heard_at)}",
+            SILENT: f"silent for {_ago(now, one.heard_at)}{f': {one.problem}' if one.problem else ''}",
             REFUSING: f"{has}: {one.problem}",
         }
         return f"replica {one.name}: {told.get(one.state, has)}"

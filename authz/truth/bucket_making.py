@@ -6,7 +6,9 @@ from nats.js.api import DiscardPolicy, ObjectStoreConfig, RePublish, StorageType
 
 from authz.truth.truth_bucket import (
     ARCHIVES,
+    FLEET,
     KEEPS,
+    KEY_SETS,
     LEDGER,
     MAX_VALUE_BYTES,
     bucket_name,
@@ -17,6 +19,11 @@ from authz.truth.truth_client import TruthClient
 
 FORGETS_SECONDS = {LEDGER: 40 * 24 * 3600.0}
 """After so long a value is gone: no certificate of a workload lives longer than 30 days."""
+MOST_BYTES = {FLEET: 128 << 20, KEY_SETS: 32 << 20}
+"""
+Of what servers write: room for the reports of twenty controls with 10,000 proxies each that all refuse something. When
+it is full no new key is written; those that are there are replaced as before, so that nobody silences the others.
+"""
 
 
 def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
@@ -35,7 +42,7 @@ def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
             told = StreamConfig(
                 name=stream_of(client.address.fleet, what), subjects=[before], max_msgs_per_subject=kept,
                 max_msg_size=MAX_VALUE_BYTES, max_age=FORGETS_SECONDS.get(what, 0.0),
-                discard=DiscardPolicy.NEW,
+                max_bytes=MOST_BYTES.get(what, -1), discard=DiscardPolicy.NEW,
                 num_replicas=replicas, storage=StorageType.FILE, deny_delete=True,
                 republish=RePublish(before, told_at, headers_only=True),
                 allow_rollup_hdrs=False,  # by which whoever may write one key would delete all others
@@ -46,8 +53,8 @@ def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
                 await js.add_stream(told)
                 made.append(name)
             else:
-                if there.allow_rollup_hdrs:
-                    await js.update_stream(there, allow_rollup_hdrs=False)
+                if there.allow_rollup_hdrs or there.max_bytes != told.max_bytes:
+                    await js.update_stream(there, allow_rollup_hdrs=False, max_bytes=told.max_bytes)
         name = bucket_name(client.address.fleet, ARCHIVES)
         try:
             await js.object_store(name)

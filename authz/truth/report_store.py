@@ -28,7 +28,7 @@ from authz.truth.fleet_report import (
     read_replica,
     replica_value,
 )
-from authz.truth.truth_bucket import FLEET, MAX_VALUE_BYTES, TruthBucket, TruthEntry
+from authz.truth.truth_bucket import FLEET, MAX_VALUE_BYTES, TruthBucket, TruthEntry, TruthFlooded
 from authz.truth.truth_client import TruthChanged, TruthClient
 
 log = logging.getLogger("authz.truth")
@@ -36,6 +36,9 @@ FEW_PARTS = 8
 """So many changed parts are asked for one by one, and more of them all at once."""
 MAX_ODD = 20
 """Of so many names that are none it is said, once for each."""
+MAX_SERVERS = 10_000
+"""Reports of servers, which are read one by one."""
+FLOODED = "which of them run what nobody knows; give readers names of their own, `authz truth config --member`"
 TRIES = 5
 """Parts change while they are read."""
 
@@ -150,7 +153,6 @@ class ReportReader:
     def _all(self) -> list[Reported]:
         found = self._named(self._bucket.entries(f"{REPLICA}.*"))
         heads = [_read_head(key, entry) for key, entry in found.items() if key != f"{REPLICA}.{self._but}"]
-        servers = [_read_head(key, entry) for key, entry in self._named(self._bucket.entries(f"{SERVER}.*")).items()]
         self._fetch(
             {
                 f"{PROXIES}.{head.report.name}.{number}": change
@@ -158,7 +160,17 @@ class ReportReader:
                 for number, change in enumerate(head.report.parts)
             }
         )
-        return [*map(self._with_proxies, heads), *servers]
+        return [*map(self._with_proxies, heads), *self._servers()]
+
+    def _servers(self) -> list[Reported]:
+        """One that is silent and tells why, where there are so many that somebody must have invented them."""
+        try:
+            found = self._bucket.entries(f"{SERVER}.*", most=MAX_SERVERS)
+        except TruthFlooded as error:
+            at = self._bucket.now()
+            told = ReplicaReport("all-servers", SERVE, at, "", 0.0, f"{error}: {FLOODED}")
+            return [Reported(at, told, is_whole=False)]
+        return [_read_head(key, entry) for key, entry in self._named(found).items()]
 
     def _named(self, entries: Mapping[str, TruthEntry]) -> dict[str, TruthEntry]:
         """Those of names by which somebody may report: others have no meaning, and nobody could forget them."""

@@ -2,7 +2,7 @@
 What a server of the truth is told: ``nats-server.conf``, with one user for each role, known by the SPIFFE ID it has.
 
     reader      takes policies, key sets and who runs what; writes records of decisions and key sets; says of servers
-                (never of control planes) which revision they have
+                (never of control planes) which revision they have, and with a name of its own of itself alone
     publisher   changes policies, and reads the same
     auditor     reads records of decisions, and who runs what; nothing else, and changes nothing
     authority   changes everything; this is the ID of every control plane
@@ -34,7 +34,7 @@ from authz.truth.truth_bucket import (
     change_subject,
     stream_of,
 )
-from authz.truth.truth_stream import stream_name, stream_subject
+from authz.truth.truth_stream import AGAIN, FIRST, stream_name, stream_subject
 from authz.truth.truth_tls import API, API_OF_ROLES, inbox_prefix
 
 ALL_CLIENTS = "0.0.0.0:4222"  # whoever has no certificate is not let in
@@ -50,7 +50,8 @@ TRUTH_ACCOUNT = "TRUTH"
 """What NATS calls the account of the streams; those of roles are called as these."""
 READS = (POLICIES, KEY_SETS, FLEET)
 """Buckets of values that readers and publishers read; archives as well. Auditors read the last one alone."""
-
+KEYS_OF_SERVERS = ("set", "lease")
+"""What keys of key sets begin with that servers share (``sources.keys.key_sharing``); others are of control planes."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -108,6 +109,14 @@ def read_member(text: str) -> TruthMember:
         shown = " or ".join(f"`{role}/NAME`" for role in known)
         raise SettingsError(f"`{text}` is no member of a role: write {shown}, with a NAME of a-z, 0-9 and `-`")
     return TruthMember(TruthRole(kind), name)
+
+
+def member_of(path: str) -> TruthMember | None:
+    """Whom a SPIFFE ID with this path names; None: not a member of a role."""
+    try:
+        return read_member(path.removeprefix("/authz/"))
+    except SettingsError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +195,13 @@ def server_configuration(server: TruthServer) -> str:
     return "\n".join(lines) + "\n"
 
 
-def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
-    """The subjects that a role may send to (``publish``) and hear (``subscribe``), with the wildcards of NATS."""
+def permissions(fleet: str, role: TruthRole, member: str = "") -> Mapping[str, tuple[str, ...]]:
+    """
+    The subjects that a role may send to (``publish``) and hear (``subscribe``), with the wildcards of NATS.
+
+    ``member``: the name of one who has it. Without names nobody can tell one server from another, so each may report
+    by any name.
+    """
     heard = [f"{inbox_prefix(role.path)}.>"]
     if role is TruthRole.AUTHORITY:
         every = tuple(stream_of(fleet, what) for what in (*KEEPS, ARCHIVES))
@@ -201,8 +215,9 @@ def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
     sent += [f"{API_OF_ROLES}.{verb}.{stream_name(fleet)}" for verb in _READ_VERBS]
     if role is TruthRole.READER:
         # The servers that take policies write what they decided, and key sets that they fetched for all, signed.
-        sent += [stream_subject(fleet, ">"), f"$KV.{bucket_name(fleet, KEY_SETS)}.>"]
-        sent.append(f"$KV.{bucket_name(fleet, FLEET)}.{SERVER}.*")  # and which revision they have
+        sent += [stream_subject(fleet, kind) for kind in (FIRST, AGAIN)]
+        sent += [f"$KV.{bucket_name(fleet, KEY_SETS)}.{kind}.*" for kind in KEYS_OF_SERVERS]
+        sent.append(f"$KV.{bucket_name(fleet, FLEET)}.{SERVER}.{member or '*'}")  # and which revision they have
     if role is TruthRole.PUBLISHER:
         sent += [f"$KV.{bucket_name(fleet, POLICIES)}.>", f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
         sent += [f"{API_OF_ROLES}.STREAM.PURGE.{stream_of(fleet, ARCHIVES)}"]
@@ -216,25 +231,25 @@ _ALL_VERBS = (*_READ_VERBS, "STREAM.CREATE", "STREAM.UPDATE", "STREAM.PURGE")
 
 def _accounts(trust_domain: TrustDomain, fleet: str, members: tuple[TruthMember, ...]) -> Iterable[str]:
     """That of the streams, which gives everything to the others, and one for each role, which takes what it may."""
-    takes = {role: tuple(_taken(permissions(fleet, role))) for role in TruthRole}
+    gives = {pair for role in TruthRole for pair in _taken(permissions(fleet, role))}  # whoever the members are
     yield "accounts {"
     yield f"  {TRUTH_ACCOUNT}: {{"
     yield "    jetstream: enabled"
     yield "    exports: ["
-    for kind, subject in sorted({(kind, _there(subject)) for taken in takes.values() for kind, subject in taken}):
+    for kind, subject in sorted({(kind, _there(subject)) for kind, subject in gives}):
         yield f"      {{ {kind}: {_quoted(subject)} }}"
     yield "    ]"
     yield "  }"
-    for role, taken in takes.items():
-        ids = {one.account: one.spiffe_id(trust_domain) for one in members if one.role is role}
-        for account, spiffe_id in (ids or {role.value: role.spiffe_id(trust_domain)}).items():
-            yield from _account(account, spiffe_id, permissions(fleet, role), taken)
+    for role in TruthRole:
+        named = dict.fromkeys(one for one in members if one.role is role)
+        for one in named:
+            yield from _account(one.account, one.spiffe_id(trust_domain), permissions(fleet, role, one.name))
+        if not named:
+            yield from _account(role.value, role.spiffe_id(trust_domain), permissions(fleet, role))
     yield "}"
 
 
-def _account(
-    name: str, spiffe_id: SpiffeId, allowed: Mapping[str, tuple[str, ...]], taken: Iterable[tuple[str, str]]
-) -> Iterable[str]:
+def _account(name: str, spiffe_id: SpiffeId, allowed: Mapping[str, tuple[str, ...]]) -> Iterable[str]:
     yield f"  {_quoted(name)}: {{"
     yield f"    users: [ {{ user: {_quoted(str(spiffe_id))}, permissions: {{"
     for what, subjects in allowed.items():
@@ -243,7 +258,7 @@ def _account(
         yield "      ] }"
     yield "    } } ]"
     yield "    imports: ["
-    for kind, subject in taken:
+    for kind, subject in _taken(allowed):
         there = f"{kind}: {{ account: {TRUTH_ACCOUNT}, subject: {_quoted(_there(subject))} }}"
         to = "" if subject == _there(subject) else f", to: {_quoted(subject)}"
         yield f"      {{ {there}{to} }}"

@@ -9,7 +9,7 @@ from authz.core.errors import AuthzError
 from authz.truth.farewell import FAREWELL_SECONDS, Farewell
 from authz.truth.fleet_report import SERVE, SERVER, ReplicaReport, replica_value
 from authz.truth.truth_bucket import FLEET, TruthBucket
-from authz.truth.truth_client import TruthClient
+from authz.truth.truth_client import TruthClient, TruthForbidden
 
 log = logging.getLogger("authz.truth")
 LOOK_SECONDS = 1.0
@@ -18,6 +18,8 @@ HEARTBEAT_SECONDS = 8.0
 """It reports at least so often."""
 STOP_SECONDS = 10.0
 """How long its end waits for a report under way."""
+DOUBLE = "make each a member of its own, or give it another host name or `policies_cache`"
+FORBIDDEN = "servers report with a certificate of `/authz/reader`, or of a member of that role"
 
 
 class ServerReporter:
@@ -34,7 +36,10 @@ class ServerReporter:
         """
         self._bucket, self._farewell = TruthBucket(client, FLEET), Farewell(client)
         self._key = f"{SERVER}.{name}"
-        self._name, self._was_told = name, False
+        self._revision: int | None = None
+        """Of what was written last; None where nobody knows."""
+        self._has_double, self._was_told = False, False
+        self._name = name
         self._state = state
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="report", daemon=True)
@@ -49,7 +54,7 @@ class ServerReporter:
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
         try:
-            if self._was_told:
+            if not self._has_double and self._was_told:
                 self._farewell.say(self._key, until=until)
         except AuthzError as error:
             log.warning("the report of this server stays: %s", error)
@@ -60,10 +65,10 @@ class ServerReporter:
             state, now = self._state(), time.time()
             if state != told or not 0 <= now - told_at < HEARTBEAT_SECONDS:
                 try:
-                    report = ReplicaReport(self._name, SERVE, now, state[0], state[1], state[2])
-                    self._was_told = True
-                    self._bucket.put(self._key, replica_value(report))
-                    told, told_at, failure = state, now, ""
+                    failure = self._report(now, *state)
+                    told, told_at = state, now
+                except TruthForbidden as error:
+                    failure = f"{error}; {FORBIDDEN}"
                 except AuthzError as error:
                     failure = str(error)
                 if failure and failure != problem:
@@ -71,3 +76,21 @@ class ServerReporter:
                 problem = failure
             if self._stopping.wait(LOOK_SECONDS):
                 return
+
+    def _report(self, now: float, revision: str, since: float, problem: str) -> str:
+        """
+        Write it, and say what is wrong with that.
+
+        Of two that report by one name nobody knows which has what, so both say that they have nothing.
+        """
+        found, written = self._bucket.get(self._key), self._revision
+        self._revision = None  # whatever is raised: nobody knows then what is there
+        self._has_double = found is not None and written is not None and found.revision != written
+        double = f"another server reports as `{self._name}`, too: {DOUBLE}" if self._has_double else ""
+        if double:
+            revision, problem = "", double
+        self._was_told = True
+        self._revision = self._bucket.put(
+            self._key, replica_value(ReplicaReport(self._name, SERVE, now, revision, since, problem))
+        )
+        return double

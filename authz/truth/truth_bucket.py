@@ -64,6 +64,10 @@ def change_subject(fleet: str, what: str, pattern: str) -> str:
     return f"authz.changed.{fleet}.{what}.{pattern}"
 
 
+class TruthFlooded(TruthRefused):
+    """There is more than anybody would have written who means well."""
+
+
 class TruthBucket:
     """One bucket of values. Every method raises what ``TruthClient.call`` does."""
 
@@ -106,12 +110,18 @@ class TruthBucket:
         """Delete the value of this revision: of several who do so, one succeeds. Raises TruthChanged for others."""
         self._with(lambda store: store.delete(key, revision))
 
-    def entries(self, pattern: str = ">") -> dict[str, TruthEntry]:
-        """The newest values by key; ``a.>`` are those below ``a``, ``a.*`` those one step below."""
+    def entries(self, pattern: str = ">", *, most: int = 0) -> dict[str, TruthEntry]:
+        """
+        The newest values by key; ``a.>`` are those below ``a``, ``a.*`` those one step below.
+
+        Raises TruthFlooded: there are more keys than ``most``, where that is not 0.
+        """
 
         async def work(js: JetStreamContext) -> list[TruthEntry]:
             info = await js.stream_info(self._stream, subjects_filter=f"{self._before}{pattern}")
             subjects = sorted(info.state.subjects or ())
+            if most and len(subjects) > most:
+                raise TruthFlooded(f"more than {most} keys are below `{pattern}` in the bucket `{self.name}`")
             found: list[TruthEntry] = []
             for at in range(0, len(subjects), AT_ONCE):
                 asked = (js.get_msg(self._stream, subject=subject) for subject in subjects[at : at + AT_ONCE])

@@ -214,3 +214,43 @@ def test_a_server_reports_what_it_has_and_may_say_nothing_of_control_planes(
             TruthBucket(own, FLEET).put("replica.vm-3", json.dumps({"name": "vm-3"}).encode())
         reporter.stop()
     assert TruthBucket(client, FLEET).entries() == {}
+
+
+def test_two_servers_of_one_name_are_told_apart_from_one_that_has_a_revision(
+    client: TruthClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOOK_SECONDS", "HEARTBEAT_SECONDS"):
+        monkeypatch.setattr(f"authz.truth.server_reporter.{name}", 0.05)
+    new = ServerReporter(client, "vm-3", lambda: ("8", 1.0, ""))
+    old = ServerReporter(client, "vm-3", lambda: ("7", 1.0, ""))
+
+    def until(revision: str) -> str:
+        ends = time.monotonic() + 10
+        while not (found := ReportReader(client).read()[0]) or found[0].report.revision != revision:
+            assert time.monotonic() < ends
+        return found[0].report.problem
+
+    new.begin()
+    assert until("8") == ""
+    old.begin()
+    assert "another server reports as `vm-3`, too" in until("")
+    view = merge_reports(*ReportReader(client).read(), revision="7")
+    assert not view.has("7"), "nobody knows which of them has it"
+    old.stop()
+    assert until("8") == "", "the one that stays has its name again"
+    new.stop()
+    assert TruthBucket(client, FLEET).entries() == {}
+
+
+def test_reports_that_somebody_invented_end_nobodys_reading_and_let_nobody_believe_that_all_have_a_revision(
+    client: TruthClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.truth.report_store.MAX_SERVERS", 3)
+    ReportWriter(client, "one").write(report())
+    for number in range(4):
+        TruthBucket(client, FLEET).put(f"server.flood-{number}", replica_value(report()))
+    view = merge_reports(*ReportReader(client).read())
+    told = [(one.name, one.state, one.revision) for one in view.replicas]
+    assert told == [("all-servers", "silent", ""), ("one", "current", "7")]
+    assert "authz truth config --member" in view.replicas[0].problem
+    assert not view.has("7")

@@ -16,7 +16,7 @@ from authz.cli import application
 from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.ca import CertificateAuthority
-from authz.truth.bucket_making import make_buckets
+from authz.truth.bucket_making import MOST_BYTES, make_buckets
 from authz.truth.bucket_standing import bucket_standings
 from authz.truth.fleet_report import CONTROL, ReplicaReport
 from authz.truth.many_answers import MAX_IN_FLIGHT
@@ -78,7 +78,7 @@ ALLOWED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (READER, lambda client: TruthBucket(client, FLEET).entries()),
     (READER, lambda client: TruthBucket(client, FLEET).put("server.new", b"1")),
     (READER, lambda client: TruthBucket(client, KEY_SETS).get("there")),
-    (READER, lambda client: TruthBucket(client, KEY_SETS).put("new", b"1")),
+    (READER, lambda client: TruthBucket(client, KEY_SETS).put("set.new", b"1")),
     (READER, lambda client: TruthArchives(client).get("there", 100)),
     (READER, lambda client: TruthBucket(client, POLICIES).now()),
     (READER, write_and_read_records),
@@ -95,6 +95,8 @@ REFUSED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (READER, lambda client: TruthArchives(client).delete("there")),
     (READER, lambda client: TruthBucket(client, SECURITY).get("there")),
     (READER, lambda client: TruthBucket(client, FLEET).put("there", b"2")),
+    (READER, lambda client: TruthBucket(client, FLEET).put("server.a.b", b"2")),
+    (READER, lambda client: TruthBucket(client, KEY_SETS).put("control.set.new", b"2")),
     (PUBLISHER, lambda client: TruthBucket(client, FLEET).put("there", b"2")),
     (PUBLISHER, lambda client: TruthBucket(client, SECURITY).get("there")),
     (PUBLISHER, lambda client: TruthBucket(client, SECURITY).put("there", b"2")),
@@ -182,13 +184,18 @@ def test_who_may_write_one_key_cannot_roll_a_bucket_up_into_it(
         await js.publish(f"$KV.{bucket_name('shop', FLEET)}.server.mine", b"1", headers={"Nats-Rollup": "all"})
 
     async def allow_it(js: JetStreamContext) -> None:
-        await js.update_stream((await js.stream_info(stream_of("shop", FLEET))).config, allow_rollup_hdrs=True)
+        there = (await js.stream_info(stream_of("shop", FLEET))).config
+        await js.update_stream(there, allow_rollup_hdrs=True, max_bytes=-1)
+
+    async def bound(js: JetStreamContext) -> int | None:
+        return (await js.stream_info(stream_of("shop", FLEET))).config.max_bytes
 
     with servers.client() as authority:
         for was_allowed in (False, True):
             if was_allowed:  # in a truth that was made before this was known
                 authority.call(allow_it)
                 assert make_buckets(authority, 1) == ()
+            assert authority.call(bound) == MOST_BYTES[FLEET]
             with pytest.raises(TruthRefused, match="rollup"):
                 clients[READER].call(roll_up)
             assert TruthBucket(authority, FLEET).get("there") is not None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.truth.bucket_making import make_buckets
+from authz.truth.bucket_making import MOST_BYTES, make_buckets
 from authz.truth.truth_address import TruthAddress
 from authz.truth.truth_bucket import (
     ARCHIVES,
@@ -110,6 +110,23 @@ def test_a_fleet_without_buckets_is_told_to_make_them(servers: NatsServers) -> N
         assert set(make_buckets(client, 1)) == {f"authz-other-{what}" for what in (*KEEPS, ARCHIVES)}
         assert make_buckets(client, 1) == ()
         assert bucket.get("a") is None
+
+
+def test_in_a_bucket_that_somebody_filled_others_go_on_as_before(
+    servers: NatsServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MOST_BYTES, FLEET, 100_000)
+    with TruthClient(TruthAddress(servers.address.servers, "full"), servers.access("")) as client:
+        make_buckets(client, 1)
+        bucket = TruthBucket(client, FLEET)
+        revision = bucket.put("replica.one", b"x" * 1000)
+        for number in range(4):
+            bucket.put(f"server.flood-{number}", b"x" * 20_000)
+        with pytest.raises(TruthAway, match="cannot keep it: maximum bytes exceeded"):
+            bucket.put("server.flood", b"x" * 20_000)
+        for _ in range(3):
+            revision = bucket.update("replica.one", b"y" * 1000, revision)
+        bucket.delete("replica.one", revision)
 
 
 def test_calls_fail_at_once_while_the_server_is_away_and_work_again_after_it_came_back(tmp_path: Path) -> None:

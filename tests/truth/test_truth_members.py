@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nats.js import JetStreamContext
 
 from authz.core.errors import SettingsError
+from authz.truth.report_store import ReportReader
 from authz.truth.server_configuration import TruthMember, TruthRole, read_member
-from authz.truth.truth_bucket import POLICIES, TruthBucket
-from authz.truth.truth_client import TruthAway, TruthClient
+from authz.truth.truth_bucket import FLEET, KEY_SETS, POLICIES, TruthBucket, bucket_name
+from authz.truth.truth_client import TruthAway, TruthClient, TruthForbidden, TruthRefused
 from authz.truth.truth_tls import inbox_prefix
 from tests.nats_server import NatsServers, truth_servers
 
@@ -74,6 +76,32 @@ def test_no_member_hears_what_is_answered_to_another_or_has_it_answered(servers:
         assert TruthBucket(ann, POLICIES).get("there") is not None  # what was asked before is answered by now
         bob.call(lambda _: bob.connection().flush())
         assert heard == []
+
+
+def test_a_member_reports_of_itself_alone_by_one_key(servers: NatsServers) -> None:
+    async def rolled_up(js: JetStreamContext) -> None:
+        await js.publish(f"$KV.{bucket_name('shop', FLEET)}.server.ann", b"1", headers={"Nats-Rollup": "sub"})
+
+    with of(servers, ANN) as ann, of(servers, BOB) as bob, servers.client() as authority:
+        for name, one in (("ann", ann), ("bob", bob)):
+            TruthBucket(one, FLEET).put(f"server.{name}", b"1")
+        TruthBucket(authority, FLEET).put("replica.ann", b"1")
+        reports = TruthBucket(ann, FLEET)
+        for key in ("server.bob", "server.eve", "server.ann-2", "server.ann.more", "replica.ann", "proxies.ann.0"):
+            with pytest.raises(TruthForbidden, match="does not allow it"):
+                reports.put(key, b"2")
+        with pytest.raises(TruthForbidden, match="does not allow it"):
+            ReportReader(ann).forget("bob")
+        with pytest.raises(TruthRefused, match="rollup"):
+            ann.call(rolled_up)
+        assert {key: one.value for key, one in reports.entries().items()} == dict.fromkeys(
+            ("server.ann", "server.bob", "replica.ann"), b"1"
+        )
+        TruthBucket(ann, KEY_SETS).put("set.0", b"1")
+        assert TruthBucket(bob, KEY_SETS).get("set.0") is not None
+        ReportReader(authority).forget("bob")
+        reports.delete("server.ann", reports.entries("server.ann")["server.ann"].revision)
+        assert set(reports.entries()) == {"replica.ann"}
 
 
 @pytest.mark.parametrize(

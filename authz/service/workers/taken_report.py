@@ -6,9 +6,11 @@ from pathlib import Path
 from zlib import crc32
 
 from authz.sources.published.policy_follower import PolicyFollower
+from authz.truth.server_configuration import member_of
 from authz.truth.server_reporter import ServerReporter
 from authz.truth.truth_address import TruthAccess, TruthAddress
 from authz.truth.truth_client import TruthClient
+from authz.truth.truth_tls import path_of
 
 
 class TakenReport:
@@ -16,7 +18,7 @@ class TakenReport:
 
     def __init__(self, address: TruthAddress, access: TruthAccess, follower: PolicyFollower, cache: Path) -> None:
         """
-        Nobody waits for the servers.
+        Nobody waits for the servers. A member of a role reports by its own name, which is all that it may.
 
         Args:
             address: of the truth that the policies come from.
@@ -33,7 +35,9 @@ class TakenReport:
             return status.revision, status.taken_at, status.error
 
         self._client = TruthClient(address, access, name="authz serve")
-        self._reporter = ServerReporter(self._client, server_name(socket.gethostname(), cache), state)
+        member = member_of(path_of(access))
+        name = member.name if member is not None else server_name(socket.gethostname(), cache)
+        self._reporter = ServerReporter(self._client, name, state)
         self._client.begin()
         self._reporter.begin()
 
