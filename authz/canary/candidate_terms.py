@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from authz.canary.canary_judge import AbortBound
 from authz.canary.canary_selection import CanarySelection, read_share
+from authz.canary.candidate_standing import CandidateStanding
 from authz.core.errors import SettingsError
 
 MAX_NAMES = 1000
@@ -48,6 +49,8 @@ class PublishedCandidate(Protocol):
     """Why what was pushed is not laid out; empty when it is, or there is none."""
     aborted: str
     """Why what was pushed last was taken back by everybody; empty when it was not."""
+    standing: CandidateStanding | None
+    """What became of it where it is laid out: in shadow, as far as is known there; None: there is none."""
 
     def terms(self, path: Path) -> CandidateTerms | None:
         """What is said of the candidate that lies at ``path`` now; None: there is none."""

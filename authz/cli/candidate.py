@@ -190,9 +190,10 @@ def abort(path: Path | None, url: str, message: str, author: str, output: str, a
 @truth_access
 def status(admin: str, url: str, output: str, access: TruthAccess) -> None:
     """
-    Ask a control plane who has its candidate, or with --to the truth of a fleet which one there is.
+    Ask a control plane who has its candidate, or with --to the truth of a fleet which one there is, and who has it.
 
-    Exit code: 0 the chosen workloads have it, or there is none; 3 it was refused or aborted; 1 no answer.
+    Exit code: 0 the chosen workloads have it, or there is none; 3 it was refused or aborted, with --to by any replica
+    that lives; 1 no answer.
 
     \b
     authz candidate status --admin 127.0.0.1:15014

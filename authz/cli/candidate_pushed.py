@@ -11,10 +11,13 @@ from authz.bundles.packing import MAX_PACKED_BYTES
 from authz.bundles.whole_bundle import Bundle, read_bundle, refuse_candidate
 from authz.canary.candidate_terms import CandidateTerms
 from authz.cli import terminal
+from authz.cli.candidate_views import standing_lines, standings_json
+from authz.cli.fleet_source import look_through
 from authz.cli.policy_publishing import finish
 from authz.cli.policy_push import in_force, known_keys, not_policies, of_policies, own_name, prepare, revisions_of
 from authz.cli.policy_views import candidate_json, told_candidates
 from authz.core.attributes import Json
+from authz.truth.fleet_candidate import FleetCandidate
 from authz.truth.policy_head import CandidateAbort, PushedCandidate
 from authz.truth.truth_address import TruthAccess
 
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 def show_pushed(url: str, access: TruthAccess, output: str) -> NoReturn:
     """
-    Say which candidate is beside what is in force, and end the command: with 3 when it was taken back.
+    Say which candidate is beside what is in force, and who has it; end the command: with 3 when it is taken back or
+    some replica refuses it.
 
     Raises:
         SettingsError, TruthAway, TruthRefused, DamagedHead, BundleRefused: it cannot be looked at.
@@ -33,12 +37,13 @@ def show_pushed(url: str, access: TruthAccess, output: str) -> NoReturn:
         kept = revisions.head()
         candidate = kept.head.candidate if kept is not None else None
         terms = read_bundle(revisions.archive(candidate, MAX_PACKED_BYTES)).manifest.candidate if candidate else None
+        view = look_through(revisions.client)() if candidate is not None else None
+    own = FleetCandidate(candidate.number, candidate.digest) if candidate is not None else None
     aborted = candidate.aborted if candidate is not None else None
     if output == "json":
         told: dict[str, Json] = {"revision": kept.head.number if kept is not None else None}
-        terminal.print_json(
-            {**told, **(candidate_json(candidate, terms) if candidate is not None else {"candidate": None})}
-        )
+        told |= candidate_json(candidate, terms) if candidate is not None else {"candidate": None}
+        terminal.print_json(told | (standings_json(view, own) if view is not None and own is not None else {}))
     elif candidate is None or terms is None:
         terminal.say(f"revision {kept.head.number}: no candidate" if kept is not None else "nothing was pushed yet")
     else:
@@ -48,7 +53,10 @@ def show_pushed(url: str, access: TruthAccess, output: str) -> NoReturn:
             terminal.say(f"    {line}")
         if aborted is not None:
             terminal.say(f"  taken back by {aborted.by} at {time_text(aborted.at)}: {aborted.reason}")
-    sys.exit(terminal.Exit.NO if aborted is not None else terminal.Exit.YES)
+        for line in standing_lines(view, own) if view is not None and own is not None else ():
+            terminal.say(f"  {line}")
+    is_refused = view is not None and own is not None and any(True for _ in own.refusing(view))
+    sys.exit(terminal.Exit.NO if aborted is not None or is_refused else terminal.Exit.YES)
 
 
 def promote_pushed(

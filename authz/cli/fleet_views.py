@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from authz.canary.candidate_standing import CandidateStanding
 from authz.cli import terminal
 from authz.cli.ca_files import time_of
 from authz.truth.fleet_merge import (
@@ -39,12 +40,15 @@ def print_fleet(view: FleetView, lagging: Iterable[ReplicaView | ProxyView], *, 
     if only_lagging:
         proxies = tuple(one for one in late if isinstance(one, ProxyView))
     now = view.now
+    has_candidate = any(one.candidate for one in replicas) or any(one.candidate for one in proxies)
+    more = ("CANDIDATE",) if has_candidate else ()
     terminal.print_table(
-        ("REPLICA", "KIND", "STATE", "REVISION", "SINCE", "HEARD", "PROXIES", "CERTIFICATE UNTIL"),
+        ("REPLICA", "KIND", "STATE", "REVISION", "SINCE", "HEARD", "PROXIES", "CERTIFICATE UNTIL", *more),
         [
             (
                 *(one.name, one.kind, one.state, one.revision or "-", _ago(now, one.since), _ago(now, one.heard_at)),
                 *(str(one.proxies), time_of(one.certificate_expires) if one.certificate_expires else ""),
+                *((_standing(one.candidate),) if has_candidate else ()),
             )
             for one in replicas
         ],
@@ -52,12 +56,13 @@ def print_fleet(view: FleetView, lagging: Iterable[ReplicaView | ProxyView], *, 
     if proxies:
         terminal.say()
         terminal.print_table(
-            ("PROXY", "STATE", "REVISION", "AT", "SINCE", "LAST ACK", "CERTIFICATE UNTIL"),
+            ("PROXY", "STATE", "REVISION", "AT", "SINCE", "LAST ACK", "CERTIFICATE UNTIL", *more),
             [
                 (
                     *(one.name, one.state, one.revision or "-", one.replica or "-", _ago(now, one.since)),
                     _ago(now, one.acknowledged_at),
                     time_of(one.certificate_expires) if one.certificate_expires else "",
+                    *((str(one.candidate or ""),) if has_candidate else ()),
                 )
                 for one in proxies
             ],
@@ -65,6 +70,8 @@ def print_fleet(view: FleetView, lagging: Iterable[ReplicaView | ProxyView], *, 
     for one in replicas:
         if one.problem:
             terminal.say(f"{one.name}: {one.problem}")
+        if one.candidate is not None and one.candidate.reason:
+            terminal.say(f"{one.name}: candidate {_standing(one.candidate)}: {one.candidate.reason}")
         if one.has_wrong_clock:
             word = "ahead" if one.clock_offset > 0 else "behind"
             terminal.say(f"{one.name}: its clock is {age(abs(one.clock_offset))} {word}")
@@ -107,6 +114,13 @@ def remark_reasons(late: Iterable[ReplicaView | ProxyView], now: float) -> None:
         terminal.remark(reason(one, now))
     if len(found) > MOST_LINES:
         terminal.remark(f"and {len(found) - MOST_LINES} more")
+
+
+def _standing(candidate: CandidateStanding | None) -> str:
+    """``8 refused``."""
+    if candidate is None:
+        return "-"
+    return f"{candidate.number} {candidate.state}" if candidate.number else str(candidate.state)
 
 
 def _ago(now: float, time: float) -> str:

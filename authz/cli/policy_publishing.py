@@ -3,7 +3,7 @@
 import hashlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,14 @@ from authz.bundles.whole_bundle import sign_bundle
 from authz.canary.candidate_terms import CandidateTerms
 from authz.cli import diff_report, terminal
 from authz.cli.bundle_contents import signing_key
+from authz.cli.candidate_views import say_taken, standings_json
 from authz.cli.fleet_source import look_through
 from authz.cli.fleet_wait import say_waited
 from authz.cli.policy_views import candidate_json, head_json
 from authz.core.attributes import Json
-from authz.truth.fleet_waiting import await_revision
+from authz.truth.fleet_candidate import FleetCandidate
+from authz.truth.fleet_merge import FleetView
+from authz.truth.fleet_waiting import await_candidate, await_revision
 from authz.truth.policy_head import PolicyHead
 
 if TYPE_CHECKING:
@@ -68,8 +71,7 @@ def finish(
         said = f"would be {pushed.shown}; nothing is pushed" if dry_run else f"{pushed.shown} {there}"
         terminal.say(said, "" if dry_run else "green")
         _say_ended(pushed, dry_run=dry_run)
-    revision = str(pushed.head.number)
-    view = await_revision(look_through(revisions.client), revision, wait) if wait and not dry_run else None
+    awaited = _await(revisions, pushed, wait) if wait and not dry_run else None
     if output == "json":
         own, terms = pushed.head.candidate, pushed.terms
         told: dict[str, Json] = {"pushed": not dry_run, **head_json(pushed.head)}
@@ -77,14 +79,48 @@ def finish(
             told = {"pushed": not dry_run, **candidate_json(own, terms)}
         told["changes"] = {name: list(names) for name, names in pushed.changes.items()}
         told["diff"] = diff_report.as_json(pushed.report) if pushed.report is not None else None
-        if view is not None:
-            told["acknowledged"] = view.has(revision)
-            told["without"] = [one.name for one in view.without(revision)]
+        if awaited is not None:
+            told |= {"acknowledged": awaited.is_done, **awaited.told}
         terminal.print_json(told)
-    elif view is not None:
-        say_waited(view, revision)
-    if view is not None and not view.has(revision):
+    elif awaited is not None:
+        awaited.say()
+    if awaited is not None and not awaited.is_done:
         raise SystemExit(terminal.Exit.NO)
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """How waiting ended."""
+
+    is_done: bool
+    told: Mapping[str, Json]
+    say: Callable[[], object]
+
+
+def _await(revisions: "PolicyRevisions", pushed: Pushed, seconds: float) -> _Awaited:
+    """Raises AuthzError: nobody answered at the end."""
+    look, own = look_through(revisions.client), pushed.head.candidate
+    if pushed.terms is None or own is None:
+        revision = str(pushed.head.number)
+        view = await_revision(look, revision, seconds)
+        without: list[Json] = [one.name for one in view.without(revision)]
+        return _Awaited(view.has(revision), {"without": without}, lambda: say_waited(view, revision))
+    candidate = FleetCandidate(own.number, own.digest)
+    is_beside = True
+
+    def look_at_both() -> FleetView:
+        nonlocal is_beside
+        found = revisions.head()
+        beside = found.head.candidate if found is not None else None
+        is_beside = beside is not None and beside.digest == own.digest and beside.aborted is None
+        return look()
+
+    seen = await_candidate(look_at_both, candidate, seconds, is_there=lambda: is_beside)
+    return _Awaited(
+        candidate.is_taken(seen),
+        standings_json(seen, candidate),
+        lambda: say_taken(seen, candidate, is_there=is_beside),
+    )
 
 
 def signed(pushed: Pushed, key: Path) -> Pushed:

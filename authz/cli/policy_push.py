@@ -77,7 +77,8 @@ def push(
     somebody has not acknowledged it in time; who, is said.
 
     With --candidate it is not in force for all: servers that are asked decide it in shadow, and control planes put it
-    in force for those that --canary and --canary-workload choose (`authz candidate --help`).
+    in force for those that --canary and --canary-workload choose (`authz candidate --help`). With --wait also 3 when a
+    replica refuses it, at once, or has not taken it in time, or a proxy that it is for has not acknowledged it.
 
     \b
     authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key -m "first ones"
@@ -86,10 +87,8 @@ def push(
     authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key --if-revision 7 -m "let ops in"
     authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key --candidate --canary 5%
     """
-    if wanted is not None and (wait or over_damaged):
-        raise click.UsageError(
-            "--candidate goes with neither --wait nor --over-damaged: `authz candidate status` says who has it"
-        )
+    if wanted is not None and over_damaged:
+        raise click.UsageError("--candidate does not go with --over-damaged: a candidate replaces nothing")
     if traffic is not None and mesh is None:
         raise click.UsageError("--traffic is read together with --mesh, a mesh description")
     named = [str(path) for path in policies]

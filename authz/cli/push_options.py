@@ -25,7 +25,8 @@ IF_REVISION = click.option(
 )  # fmt: skip
 WAIT = click.option(
     "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0,
-    help="How long to wait until every live replica and proxy has acknowledged it (`authz fleet wait`).",
+    help="How long to wait until every live replica and proxy has acknowledged it (`authz fleet wait`); of a candidate "
+    "that is pushed, every live replica and the live proxies that it is for.",
 )  # fmt: skip
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Check and compare, and push nothing.")
 OVER_DAMAGED = click.option(

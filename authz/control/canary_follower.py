@@ -17,10 +17,12 @@ from authz.canary.canary_judge import AbortBound
 from authz.canary.canary_selection import CanarySelection
 from authz.canary.canary_source import CanarySource
 from authz.canary.canary_status import CanaryState, CanaryStatus, shown_names
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.canary.candidate_terms import CandidateTerms
 from authz.control.aborted_canary import AbortedCanary
 from authz.control.canary_members import decides, undecidable
 from authz.control.canary_reading import CanaryReading
+from authz.control.told_candidate import told_standing
 from authz.core.errors import LoadError, SettingsError
 from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.resources import JwtRule
@@ -74,7 +76,7 @@ class CanaryFollower:
         self._told: object = None
         self._on_change: Callable[[], None] = lambda: None
         self._watching: asyncio.Task[None] | None = None
-        self._status = CanaryStatus()
+        self._status = self._delivered = CanaryStatus()
 
     async def start(self, on_change: Callable[[], None]) -> None:
         """
@@ -104,6 +106,19 @@ class CanaryFollower:
         if published.aborted:
             return self._status.become(CanaryState.ABORTED, reason=published.aborted)
         return self._status
+
+    @property
+    def standing(self) -> CandidateStanding | None:
+        """What the fleet is told of the candidate that was pushed; None where there is none, or a directory counts."""
+        if self._published is None or self._reading is None:
+            return None
+        return told_standing(self._published.standing, self._reading.in_shadow, self._delivered)
+
+    @property
+    def delivered_to(self) -> tuple[str, ...]:
+        """The workloads whose proxies have been told that candidate, sorted."""
+        found = self.standing
+        return self._delivered.chosen if found is not None and found.state is CandidateState.IN_FORCE else ()
 
     @property
     def selection(self) -> CanarySelection:
@@ -147,14 +162,17 @@ class CanaryFollower:
         A candidate with which it fails is refused, and all get ``base``. Raises what ``write`` does with that.
         """
         policies = await self.beside(base, mesh, options)
-        if policies is not base.engine:
-            try:
-                return await asyncio.to_thread(write, policies)
-            except (EnvoyError, LoadError) as error:
-                done = await asyncio.to_thread(write, base.engine)  # if this fails, too, it is not the candidate
-                self._refuse(str(error))
-                return done
-        return await asyncio.to_thread(write, base.engine)
+        status = self._status
+        try:
+            done = await asyncio.to_thread(write, policies)
+        except (EnvoyError, LoadError) as error:
+            if policies is base.engine:
+                raise
+            done = await asyncio.to_thread(write, base.engine)  # if this fails, too, it is not the candidate
+            self._refuse(str(error))
+            status = self._status
+        self._delivered = status
+        return done
 
     async def beside(self, base: Snapshot, mesh: Mesh, options: RenderOptions) -> PoliciesByWorkload:
         """The policies of every workload: the candidate's for the chosen ones, ``base`` for all others."""

@@ -34,7 +34,9 @@ class CanaryReading:
         self._loading = asyncio.Lock()
         self._base_read_at, self._base_read = 0.0, asyncio.Event()
         self.terms: CandidateTerms | None = None
-        """Of one that was pushed."""
+        """Of one that was pushed, and chooses somebody."""
+        self.in_shadow = 0
+        """The number of one that was pushed, and chooses nobody; 0: there is none."""
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -75,6 +77,7 @@ class CanaryReading:
         is_there = await asyncio.to_thread(_is_there, self._path)
         if published is not None:
             terms = await asyncio.to_thread(published.terms, self._path)
+            self.in_shadow = terms.number if is_there and terms is not None and not terms.selection else 0
             is_there = is_there and terms is not None and bool(terms.selection)
         if not is_there:
             if published is not None and self._reloader is not None:

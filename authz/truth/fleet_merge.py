@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.truth.fleet_report import (
     CONTROL,
     ProxyReport,
@@ -18,6 +19,7 @@ from authz.truth.fleet_report import (
     has_reached,
     revision_number,
 )
+from authz.truth.reported_candidate import candidate_json
 
 SILENT_SECONDS = 30.0
 """A replica that has not reported for so long is silent."""
@@ -45,6 +47,14 @@ class ReplicaView:
     problem: str
     proxies: int
     """Those that are connected at it."""
+    candidate: CandidateStanding | None = None
+    """What became there of the candidate of the fleet, as it last said; None: it knows of none."""
+
+    @property
+    def refuses_candidate(self) -> bool:
+        """Whether it lives, and refuses the candidate."""
+        found = self.candidate
+        return self.state != SILENT and found is not None and found.state is CandidateState.REFUSED
 
     @property
     def has_wrong_clock(self) -> bool:
@@ -74,6 +84,8 @@ class ProxyView:
     refusals: tuple[RefusedResource, ...] = ()
     waits: tuple[str, ...] = ()
     """As in a report, while it is connected."""
+    candidate: int = 0
+    """The candidate that its replica has in force for it: current, it has it; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +114,14 @@ class FleetView:
         """
         Whoever is not as it should be: all but those that are current, and those that are behind for a shorter time.
 
+        A replica that refuses a candidate is not, either.
+
         Args:
             older_than: for how many seconds somebody may be behind.
         """
         for replica in self.replicas:
             is_new = replica.state == BEHIND and self.now - self._newest_since <= older_than
-            if replica.state != CURRENT and not is_new:
+            if (replica.state != CURRENT and not is_new) or replica.refuses_candidate:
                 yield replica
         for proxy in self.proxies:
             if proxy.state != CURRENT and not (proxy.state == BEHIND and self.now - proxy.since <= older_than):
@@ -191,6 +205,10 @@ def view_json(view: FleetView) -> dict[str, object]:
 
     def shown(one: ReplicaView | ProxyView) -> dict[str, object]:
         found: dict[str, object] = {name: getattr(one, name) for name in one.__slots__}
+        candidate = one.candidate
+        found["candidate"] = (
+            candidate_json(candidate) if isinstance(candidate, CandidateStanding) else candidate or None
+        )
         for name in _TIMES & found.keys():
             found[name] = found[name] or None
         return found
@@ -233,6 +251,7 @@ def _replica_view(source: Reported, newest: str, proxies: int, *, is_silent: boo
         report.certificate_expires,
         report.problem,
         proxies,
+        report.candidate,
     )
 
 
@@ -265,6 +284,7 @@ def _proxy_view(seen: _Seen, newest: str, begun: float, now: float) -> ProxyView
         proxy.certificate_expires,
         proxy.refusals,
         proxy.waits if state in (BEHIND, REFUSING) else (),
+        proxy.candidate,
     )
 
 

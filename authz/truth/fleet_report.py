@@ -12,6 +12,9 @@ changes no part. The replica names the change of each part that it means, and wr
 whoever reads never takes an old part for a new revision.
 
 Times are seconds since the epoch by the replica's clock, which may be wrong; ``clock`` says what it showed.
+
+What a newer replica says besides is left out. Before candidates were reported, a report that said more than was known
+could not be read at all: to a control of that time a replica is silent as long as it has one.
 """
 
 import json
@@ -22,7 +25,9 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from authz.bundles.strict_json import read_strict_json
+from authz.canary.candidate_standing import CandidateStanding
 from authz.core.errors import SettingsError
+from authz.truth.reported_candidate import candidate_json, candidate_number, read_candidate
 
 REPLICA, PROXIES, SERVER = "replica", "proxies", "server"
 """What keys begin with."""
@@ -72,6 +77,8 @@ class ProxyReport:
     refusals: tuple[RefusedResource, ...] = ()
     waits: tuple[str, ...] = ()
     """What it leaves without an answer, and what it may wait for, a line each."""
+    candidate: int = 0
+    """The candidate that its replica has in force for it, which it has when it is current; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,8 @@ class ReplicaReport:
     """Of its own certificate; 0: it has none."""
     parts: tuple[int, ...] = ()
     """The change of the truth by which each part of its proxies was last written."""
+    candidate: CandidateStanding | None = None
+    """What became there of the candidate of the fleet; None: it knows of none."""
 
 
 _Read = TypeVar("_Read", RefusedResource, ProxyReport, ReplicaReport)
@@ -146,9 +155,8 @@ def read_replica(value: bytes) -> ReplicaReport:
     """Raises ValueError: it is none."""
     found = _load(value)
     try:
-        found["parts"] = tuple(map(_count, found.get("parts", ())))
-        return _checked(ReplicaReport(**found))
-    except TypeError as error:
+        return _replica_of(found, tuple(map(_count, found.get("parts", ()))))
+    except (TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
 
 
@@ -196,7 +204,7 @@ def read_proxy(row: Mapping[str, Any]) -> ProxyReport:
     """Raises TypeError: it is none."""
     refusals = tuple(RefusedResource(**one) for one in row.get("refusals", ()))
     waits = tuple(map(str, row.get("waits", ())))
-    return ProxyReport(**{**row, "refusals": refusals, "waits": waits})
+    return ProxyReport(**{**_known(ProxyReport, row), "refusals": refusals, "waits": waits})
 
 
 def reported_json(reported: Reported) -> dict[str, Any]:
@@ -207,14 +215,26 @@ def reported_json(reported: Reported) -> dict[str, Any]:
 def read_reported(found: Mapping[str, Any], at: float) -> Reported:
     """What an admin address showed at a time. Raises ValueError: it is none."""
     try:
-        report = _checked(ReplicaReport(**{**found["replica"], "parts": ()}))
+        report = _replica_of(found["replica"], ())
         return Reported(at, report, tuple(_checked(read_proxy(row)) for row in found["proxies"]))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(str(error)) from error
 
 
 def _replica_json(report: ReplicaReport) -> dict[str, Any]:
-    return _filled(report) | {"problem": report.problem[:MAX_TEXT]}
+    row = _filled(report) | {"problem": report.problem[:MAX_TEXT]}
+    return row if report.candidate is None else {**row, "candidate": candidate_json(report.candidate)}
+
+
+def _replica_of(found: Mapping[str, Any], parts: tuple[int, ...]) -> ReplicaReport:
+    """Raises ValueError, TypeError: it is none."""
+    candidate = read_candidate(found.get("candidate"))
+    return _checked(ReplicaReport(**{**_known(ReplicaReport, found), "parts": parts, "candidate": candidate}))
+
+
+def _known(kind: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Those members that are known here."""
+    return {name: value for name, value in found.items() if name in kind.__dataclass_fields__}
 
 
 def part_count(proxies: int, before: int = 0) -> int:
@@ -253,6 +273,10 @@ def _checked(one: _Read) -> _Read:
             is_right = isinstance(value, bool)
         elif described.type in (float, "float"):
             is_right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TIME
+        elif described.type in (int, "int"):
+            is_right = candidate_number(value) == value
+        elif name == "candidate":
+            is_right = value is None or isinstance(value, CandidateStanding)  # checked where it was read
         else:
             is_right = all(_is_right(member) for member in value)
         if not is_right:

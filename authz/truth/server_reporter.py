@@ -3,8 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Event, Thread
 
+from authz.canary.candidate_standing import CandidateStanding
 from authz.core.errors import AuthzError
 from authz.truth.farewell import FAREWELL_SECONDS, Farewell
 from authz.truth.fleet_report import SERVE, SERVER, ReplicaReport, replica_value
@@ -22,17 +24,30 @@ DOUBLE = "make each a member of its own, or give it another host name or `polici
 FORBIDDEN = "servers report with a certificate of `/authz/reader`, or of a member of that role"
 
 
+@dataclass(frozen=True, slots=True)
+class TakenState:
+    """What a server has taken."""
+
+    revision: str
+    taken_at: float
+    """Seconds since the epoch."""
+    problem: str = ""
+    """Why nothing newer is."""
+    candidate: CandidateStanding | None = None
+    """What became of the candidate of the fleet."""
+
+
 class ServerReporter:
     """
     Reports what an ``authz serve`` has taken, which has no proxies: from a thread of its own. ``begin``, ``stop``.
     """
 
-    def __init__(self, client: TruthClient, name: str, state: Callable[[], tuple[str, float, str]]) -> None:
+    def __init__(self, client: TruthClient, name: str, state: Callable[[], TakenState]) -> None:
         """
         Args:
             client: begun by somebody else, who also ends it.
             name: as ``check_replica_name`` wants it.
-            state: revision, when it was taken, and why nothing newer is; in seconds since the epoch.
+            state: what it has taken by now.
         """
         self._bucket, self._farewell = TruthBucket(client, FLEET), Farewell(client)
         self._key = f"{SERVER}.{name}"
@@ -60,12 +75,13 @@ class ServerReporter:
             log.warning("the report of this server stays: %s", error)
 
     def _run(self) -> None:
-        told, told_at, problem = ("", 0.0, ""), 0.0, ""
+        told: TakenState | None = None
+        told_at, problem = 0.0, ""
         while True:
             state, now = self._state(), time.time()
             if state != told or not 0 <= now - told_at < HEARTBEAT_SECONDS:
                 try:
-                    failure = self._report(now, *state)
+                    failure = self._report(now, state)
                     told, told_at = state, now
                 except TruthForbidden as error:
                     failure = f"{error}; {FORBIDDEN}"
@@ -77,7 +93,7 @@ class ServerReporter:
             if self._stopping.wait(LOOK_SECONDS):
                 return
 
-    def _report(self, now: float, revision: str, since: float, problem: str) -> str:
+    def _report(self, now: float, state: TakenState) -> str:
         """
         Write it, and say what is wrong with that.
 
@@ -88,9 +104,10 @@ class ServerReporter:
         self._has_double = found is not None and written is not None and found.revision != written
         double = f"another server reports as `{self._name}`, too: {DOUBLE}" if self._has_double else ""
         if double:
-            revision, problem = "", double
+            state = TakenState("", state.taken_at, double)
         self._was_told = True
-        self._revision = self._bucket.put(
-            self._key, replica_value(ReplicaReport(self._name, SERVE, now, revision, since, problem))
+        report = ReplicaReport(
+            self._name, SERVE, now, state.revision, state.taken_at, state.problem, candidate=state.candidate
         )
+        self._revision = self._bucket.put(self._key, replica_value(report))
         return double

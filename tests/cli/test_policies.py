@@ -17,7 +17,7 @@ from authz.truth import server_version
 from authz.truth.policy_head import PolicyHead
 from authz.truth.policy_revisions import HEAD, PolicyRevisions
 from authz.truth.server_configuration import SERVER_PATH
-from authz.truth.server_reporter import ServerReporter
+from authz.truth.server_reporter import ServerReporter, TakenState
 from authz.truth.truth_bucket import POLICIES, TruthBucket
 from authz.truth.truth_client import TruthAway, TruthChanged
 from tests.nats_server import NatsServers, truth_servers
@@ -243,7 +243,7 @@ def test_a_push_waits_until_all_that_live_have_it_or_says_who_has_not(run: Runne
         nobody = run.push("--wait", 0.1, code=3)
         assert "revision 1 is in force" in nobody.stdout
         assert "no replica has reported what it runs" in nobody.stderr
-        reporter = ServerReporter(client, "vm-3", lambda: ("2", time.time(), ""))
+        reporter = ServerReporter(client, "vm-3", lambda: TakenState("2", time.time()))
         reporter.begin()
         run.write("PATCH")
         told = run.push("--wait", 30)

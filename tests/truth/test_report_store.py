@@ -14,7 +14,7 @@ from authz.truth.fleet_merge import merge_reports
 from authz.truth.fleet_report import CONTROL, PART_PROXIES, ProxyReport, ReplicaReport, part_value, replica_value
 from authz.truth.report_store import ReportReader, ReportWriter
 from authz.truth.server_configuration import TruthRole
-from authz.truth.server_reporter import ServerReporter
+from authz.truth.server_reporter import ServerReporter, TakenState
 from authz.truth.truth_bucket import FLEET, TruthBucket, bucket_name, stream_of
 from authz.truth.truth_client import TruthAway, TruthChanged, TruthClient, TruthRefused
 from tests.nats_server import NatsServers, truth_servers
@@ -203,7 +203,7 @@ def test_a_server_reports_what_it_has_and_may_say_nothing_of_control_planes(
     servers: NatsServers, client: TruthClient
 ) -> None:
     with servers.client(TruthRole.READER) as own:
-        reporter = ServerReporter(own, "vm-3", lambda: ("7", time.time(), ""))
+        reporter = ServerReporter(own, "vm-3", lambda: TakenState("7", time.time()))
         reporter.begin()
         until = time.monotonic() + 10
         while not (reports := ReportReader(own).read()[0]):

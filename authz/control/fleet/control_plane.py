@@ -248,7 +248,8 @@ class ControlPlane:
         if source is not None and source.revision and self._follower.read_at > source.taken_at + GRAIN_SECONDS:
             self.discovery.standings.revise(source.revision, self._clock())
         problem = self._follower.problem or (source.problem if source is not None else "")
-        return OwnState(problem, self._authority.own_expires)
+        canary = self.canary
+        return OwnState(problem, self._authority.own_expires, canary.standing, canary.delivered_to)
 
     def _deliver(
         self,

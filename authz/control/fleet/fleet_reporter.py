@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol
 
+from authz.canary.candidate_standing import CandidateStanding
 from authz.control.authority.figures import Figured
 from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.control.fleet.fleet_figures import ProxyState
@@ -85,6 +86,10 @@ class OwnState:
     """Why what is there is not in force."""
     certificate_expires: float = 0.0
     """Of its doors."""
+    candidate: CandidateStanding | None = None
+    """Of the fleet."""
+    chosen: tuple[str, ...] = ()
+    """The proxies that it is in force for, and that have been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +133,16 @@ class FleetReporter:
         self._told: tuple[str, OwnState] | None = None
         self._told_at = 0.0
         self._heard: tuple[list[Reported], float, float] | None = None
+        self._chosen: tuple[int, tuple[str, ...]] = (0, ())
+        self._having: frozenset[str] = frozenset()
         self._served: dict[str, frozenset[str]] = {}
         """Whom each other replica served when its report could last be read."""
 
     def own(self) -> Reported:
         """This replica alone."""
-        self._look(self._discovery.standings.take_changed())
+        own = self._look_at_all()
         now = self._clock()
-        return Reported(now, self._report(now), tuple(self._rows.values()))
+        return Reported(now, self._report(now, own), tuple(self._rows.values()))
 
     def view(self) -> FleetView:
         """The whole fleet: this replica as it is, the others as they last reported."""
@@ -208,14 +215,13 @@ class FleetReporter:
             self._look(set(changed[begin : begin + AT_ONCE]))
             await asyncio.sleep(0)
         # What changed meanwhile belongs to it: a report must never call a proxy current at a revision that came later.
-        self._look(self._discovery.standings.take_changed())
-        own = self._own()
+        own = self._look_at_all()
         now, state = self._clock(), (self._discovery.standings.revision, own)
         is_due = self._untold or state != self._told or not 0 <= now - self._told_at < HEARTBEAT_SECONDS
         try:
             if is_due:
                 untold, self._untold = self._untold, {}
-                await asyncio.to_thread(_write, store.writer, untold, self._report(now))
+                await asyncio.to_thread(_write, store.writer, untold, self._report(now, own))
                 self._told, self._told_at = state, now
             if self._heard is None or not 0 <= now - self._heard[2] < HEAR_SECONDS:
                 self._heard = (*await asyncio.to_thread(store.reader.read), self._clock())
@@ -232,11 +238,24 @@ class FleetReporter:
                 log.info("the fleet knows again what runs here")
         self.problem = problem
 
-    def _report(self, now: float) -> ReplicaReport:
-        own, standings = self._own(), self._discovery.standings
+    def _report(self, now: float, own: OwnState) -> ReplicaReport:
+        standings = self._discovery.standings
         return ReplicaReport(
-            self.name, CONTROL, now, standings.revision, standings.since, own.problem, own.certificate_expires
-        )
+            self.name, CONTROL, now, standings.revision, standings.since, own.problem, own.certificate_expires,
+            candidate=own.candidate,
+        )  # fmt: skip
+
+    def _look_at_all(self) -> OwnState:
+        """Everything as it is at one moment: what is reported together was so together."""
+        own = self._own()
+        changed = self._discovery.standings.take_changed()
+        chosen = (own.candidate.number if own.candidate is not None else 0, own.chosen)
+        if chosen != self._chosen:
+            before, having = self._having, frozenset(own.chosen)
+            changed |= before ^ having if chosen[0] == self._chosen[0] else before | having
+            self._chosen, self._having = chosen, having
+        self._look(changed)
+        return own
 
     def _look(self, changed: Set[str]) -> None:
         for name in changed:
@@ -267,6 +286,7 @@ class FleetReporter:
             expires if isfinite(expires) else 0.0,
             tuple(refusals) if state.is_connected else (),
             tuple(_waits(state)) if state.is_connected else (),
+            self._chosen[0] if name in self._having else 0,
         )
 
 

@@ -94,4 +94,5 @@ def _begin(settings: Settings) -> _Shared:
         return _Shared(follower, cache)
     from authz.service.workers.taken_report import TakenReport  # nats is slow to import
 
-    return _Shared(follower, cache, TakenReport(read_truth_address(address.place), access, follower, cache.directory))
+    place, has_own = read_truth_address(address.place), settings.candidate is not None
+    return _Shared(follower, cache, TakenReport(place, access, follower, cache.directory, has_own_candidate=has_own))

@@ -7,7 +7,7 @@ from zlib import crc32
 
 from authz.sources.published.policy_follower import PolicyFollower
 from authz.truth.server_configuration import member_of
-from authz.truth.server_reporter import ServerReporter
+from authz.truth.server_reporter import ServerReporter, TakenState
 from authz.truth.truth_address import TruthAccess, TruthAddress
 from authz.truth.truth_client import TruthClient
 from authz.truth.truth_tls import path_of
@@ -16,7 +16,15 @@ from authz.truth.truth_tls import path_of
 class TakenReport:
     """Begins when it is made; ``stop`` takes the report away."""
 
-    def __init__(self, address: TruthAddress, access: TruthAccess, follower: PolicyFollower, cache: Path) -> None:
+    def __init__(
+        self,
+        address: TruthAddress,
+        access: TruthAccess,
+        follower: PolicyFollower,
+        cache: Path,
+        *,
+        has_own_candidate: bool = False,
+    ) -> None:
         """
         Nobody waits for the servers. A member of a role reports by its own name, which is all that it may.
 
@@ -25,14 +33,16 @@ class TakenReport:
             access: by what we and its servers know each other.
             follower: knows what was taken.
             cache: its directory, which no other server of this machine has.
+            has_own_candidate: whether another candidate counts here than the one of the truth.
 
         Raises:
             SettingsError: address and access do not fit.
         """
 
-        def state() -> tuple[str, float, str]:
-            status = follower.status
-            return status.revision, status.taken_at, status.error
+        def state() -> TakenState:
+            status, pushed = follower.status, None if has_own_candidate else follower.candidate
+            standing = pushed.standing if pushed is not None else None
+            return TakenState(status.revision, status.taken_at, status.error, standing)
 
         self._client = TruthClient(address, access, name="authz serve")
         member = member_of(path_of(access))

@@ -6,7 +6,8 @@ The candidate in the truth of a fleet, laid out where readers look for one, or t
     CACHE/candidate.json               the newest one that was laid out, and whether it is over
 
 What is in force is always safe, so whatever is doubtful takes a candidate away: another revision beside it than the one
-that it was compared with, its end, or a start at which the truth does not answer. One that is over stays so.
+that it was compared with, its end, or a start at which the truth does not answer. One that is over stays so, and so
+does one that was signed and of which the truth once said that it was taken back, whether or not it ever was here.
 """
 
 import json
@@ -21,11 +22,12 @@ from authz.bundles.manifest import BundleRefused, read_manifest
 from authz.bundles.packing import MAX_PACKED_BYTES
 from authz.bundles.strict_json import read_strict_json
 from authz.bundles.whole_bundle import Bundle, read_bundle, refuse_candidate
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.canary.candidate_terms import CandidateTerms
-from authz.core.errors import AuthzError
+from authz.core.errors import AuthzError, LoadError
 from authz.sources.published.bundle_source import BundleTrust
 from authz.sources.published.delivery import NotTaken
-from authz.sources.published.policy_cache import FOLDER_MODE, PolicyCache, write_members, write_whole
+from authz.sources.published.policy_cache import FOLDER_MODE, PolicyCache, RevisionTrial, write_members, write_whole
 from authz.truth.policy_head import MAX_REASON, CandidateAbort, PolicyHead, PushedCandidate
 from authz.truth.policy_revisions import KeptHead, PolicyRevisions
 from authz.truth.truth_client import TruthAway, TruthChanged, TruthRefused
@@ -38,7 +40,7 @@ _KEPT = 2
 
 @dataclass(frozen=True, slots=True)
 class LastCandidate:
-    """The newest candidate that was laid out here."""
+    """The newest candidate that was laid out here, or seen when it was over."""
 
     owner: str = ""
     """The fleet."""
@@ -53,13 +55,19 @@ class CandidateFollower:
     """``begin`` once, then ``look`` after every asking, in the thread of the asking. A ``PublishedCandidate``."""
 
     def __init__(
-        self, revisions: PolicyRevisions, trust: BundleTrust, cache: PolicyCache, clock: Callable[[], float]
+        self,
+        revisions: PolicyRevisions,
+        trust: BundleTrust,
+        cache: PolicyCache,
+        trial: RevisionTrial,
+        clock: Callable[[], float],
     ) -> None:
         """
         Args:
             revisions: in the truth.
             trust: whose candidates are laid out.
             cache: already open; what is in force is there, too.
+            trial: judges its policies before readers see them.
             clock: seconds since the epoch.
         """
         self.problem = self.aborted = ""
@@ -71,11 +79,16 @@ class CandidateFollower:
         self._revisions = revisions
         self._trust = trust
         self._cache = cache
+        self._trial = trial
         self._clock = clock
+        self.standing: CandidateStanding | None = None
+        self._told_of: PushedCandidate | None = None
+        self._is_early = False
         self._laid: CandidateTerms | None = None
         self._expires: int | None = None
         self._last, self._is_noted, self._damage = LastCandidate(), True, ""
         self._wanted_abort: tuple[int, str] | None = None
+        self._unsigned = ""
 
     def begin(self) -> None:
         """Take away what an earlier process laid out: the truth may say otherwise by now. Raises OSError."""
@@ -98,6 +111,21 @@ class CandidateFollower:
 
     def look(self) -> None:
         """Ask the truth, and lay out what it names or take it away. Never raises: ``problem`` says why."""
+        self._look()
+        self.standing = self._stands()
+
+    def _stands(self) -> CandidateStanding | None:
+        """What became of the one that the truth was last heard to name."""
+        known = self._told_of
+        number, digest = (known.number, known.digest) if known is not None else (0, "")
+        if known is not None and self.aborted:
+            return CandidateStanding(number, digest, CandidateState.ABORTED, self.aborted)
+        if self.problem:
+            state = CandidateState.WAITING if self._is_early else CandidateState.REFUSED
+            return CandidateStanding(number, digest, state, self.problem)
+        return None if self._laid is None else CandidateStanding(number, digest, CandidateState.SHADOW)
+
+    def _look(self) -> None:
         if self._damage:
             self._damage = self._recall()
             self._note(self._damage)
@@ -160,8 +188,13 @@ class CandidateFollower:
         aborted = wanted.aborted if wanted is not None else None
         is_last = wanted is not None and (wanted.number, wanted.digest) == (self._last.number, self._last.digest)
         self.aborted = f"{aborted.by}: {aborted.reason}" if aborted is not None else ""
-        if wanted is None or aborted is not None:
-            self._end("it was taken back" if aborted is not None else "it is no candidate any more")
+        self._told_of, self._is_early = wanted, False
+        if wanted is None:
+            self._end("it is no candidate any more")
+            return ""
+        if aborted is not None:
+            self._end("it was taken back")
+            self._note_over(wanted)
             return ""
         try:
             self._refuse_old(wanted)
@@ -169,11 +202,12 @@ class CandidateFollower:
                 self._refuse_beside(self._laid)
                 return ""
             bundle, terms = self._judged(wanted)
+            self._refuse_beside(terms)
+            new = self._unpacked(wanted, bundle)
         except (NotTaken, TruthRefused) as error:
             self._end(str(error))
             return str(error)
-        self._remember(LastCandidate(self._trust.fleet, wanted.number, wanted.digest))  # the one before is over by that
-        self._lay_out(wanted, bundle)
+        self._lay_out(wanted, new)
         self._laid, self._expires = terms, bundle.manifest.expires
         _log.info("candidate %s of the policies is there: %s", wanted.number, terms)
         return ""
@@ -188,13 +222,30 @@ class CandidateFollower:
             raise NotTaken(f"candidate {wanted.number} is refused: {error}") from error
         if terms.number != wanted.number:
             raise NotTaken(f"the head says candidate {wanted.number}, and its bundle is {terms.number}")
-        self._refuse_beside(terms)
         return bundle, terms
+
+    def _note_over(self, wanted: PushedCandidate) -> None:
+        """
+        Remember that one is over that never was here, so that nobody can bring it back here. Raises TruthAway, OSError.
+
+        Only if it was signed: whoever has no key could else use up all numbers.
+        """
+        last = self._last
+        is_known = last.owner == self._trust.fleet and wanted.number <= last.number
+        if is_known or wanted.digest == self._unsigned:
+            return
+        try:
+            self._judged(wanted)
+        except (NotTaken, TruthRefused):
+            self._unsigned = wanted.digest
+        else:
+            self._remember(LastCandidate(self._trust.fleet, wanted.number, wanted.digest, is_over=True))
 
     def _refuse_beside(self, terms: CandidateTerms) -> None:
         """Refuse one beside anything else than what it was compared with. Raises NotTaken."""
         taken = self._cache.taken()
         number = taken.number if taken is not None and taken.owner == self._trust.fleet else 0
+        self._is_early = terms.base > number
         if terms.base != number:
             raise NotTaken(
                 f"candidate {terms.number} was compared with revision {terms.base}, and {number} is in force here"
@@ -227,20 +278,32 @@ class CandidateFollower:
             _log.info("candidate %s of the policies is gone: %s", number, why)
             self._remember(replace(self._last, is_over=True, aborted=aborted))
 
-    def _lay_out(self, wanted: PushedCandidate, bundle: Bundle) -> None:
-        above = self._cache.directory / FOLDER
-        new = above / f"{wanted.number}-{wanted.digest[:12]}-{os.urandom(4).hex()}"
-        policies = {name: data for name, data in bundle.files.items() if name.startswith("policies/")}
+    def _unpacked(self, wanted: PushedCandidate, bundle: Bundle) -> Path:
+        """A new folder of one whose policies can be used. Raises NotTaken, OSError."""
+        new = self._cache.directory / FOLDER / f"{wanted.number}-{wanted.digest[:12]}-{os.urandom(4).hex()}"
         try:
-            new.mkdir(FOLDER_MODE, parents=True)
-            write_members(new, {**policies, MANIFEST: bundle.manifest_bytes})
+            (new / "traffic").mkdir(FOLDER_MODE, parents=True)  # as of a revision: who tries it may look there
+            write_members(new, {**bundle.files, MANIFEST: bundle.manifest_bytes})
+            self._trial(new, None)
+        except BaseException as error:
+            shutil.rmtree(new, ignore_errors=True)
+            if isinstance(error, LoadError):
+                first = next((str(one).partition("\n")[0] for one in error.problems if one.is_error), "")
+                raise NotTaken(f"candidate {wanted.number} cannot be used, {error}: {first}") from error
+            raise
+        return new
+
+    def _lay_out(self, wanted: PushedCandidate, new: Path) -> None:
+        """Have readers see it. Raises OSError."""
+        try:
+            self._remember(LastCandidate(self._trust.fleet, wanted.number, wanted.digest))  # the one before is over
             link = self._cache.directory / f".{LINK}.{os.urandom(4).hex()}"
             link.symlink_to((new / "policies").relative_to(self._cache.directory), target_is_directory=True)
             link.rename(self.path)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        others = sorted((one for one in above.iterdir() if one != new), key=lambda one: one.stat().st_mtime)
+        others = sorted((one for one in new.parent.iterdir() if one != new), key=lambda one: one.stat().st_mtime)
         for folder in others[: 1 - _KEPT or None]:
             shutil.rmtree(folder, ignore_errors=True)
 

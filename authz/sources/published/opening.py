@@ -67,7 +67,7 @@ def open_follower(
             raise SettingsError(f"{address} needs the client of NATS: pip install 'authz-mesh[fleet]'") from None
         trust = BundleTrust.of(where.fleet, told.public_keys)
         source = truth = TruthSource(where, told.truth, trust)
-        pushed = CandidateFollower(truth.revisions, trust, cache, clock)
+        pushed = CandidateFollower(truth.revisions, trust, cache, trial, clock)
     else:
         trust = BundleTrust.of(told.fleet, told.public_keys)
         source = BundleSource(address, trust, ca=told.ca, headers_file=told.headers)
