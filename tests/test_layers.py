@@ -22,7 +22,7 @@ ROOT = Path(authz.__file__).parent
 ALLOWED: dict[str, str] = {
     "core": "",
     "bundles": "canary core",
-    "truth": "bundles core",
+    "truth": "bundles canary core",  # who reports what became of a candidate
     "canary": "core",
     "documents": "core",
     "policy": "core documents",

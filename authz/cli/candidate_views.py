@@ -44,7 +44,7 @@ def say_taken(view: FleetView, candidate: FleetCandidate, *, is_there: bool) -> 
     if candidate.is_taken(view):
         counted = terminal.count(len(view.replicas), "replica")
         proxies = terminal.count(len(having), "proxy", "proxies")
-        terminal.say(f"{shown}: {counted} have taken it, and {proxies} have acknowledged it")
+        terminal.say(f"{shown}: {counted} and {proxies} have it")
         missing = sum(one.candidate == candidate.number and one.state == MISSING for one in view.proxies)
         if missing:
             told = terminal.count(missing, "proxy that it is for is", "proxies that it is for are")

@@ -12,6 +12,7 @@ import uvicorn
 
 from authz.admin.access import Access, Guard
 from authz.admin.fleet_page import fleet_file
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.control.authority.figures import make_app
 from authz.truth.fleet_merge import merge_reports, view_json
 from authz.truth.fleet_report import CONTROL, ProxyReport, RefusedResource, ReplicaReport, Reported
@@ -19,8 +20,9 @@ from tests.browser import chromium, needs_chromium, open_context
 
 NOW = 1_780_000_000.0
 WORDS = "cannot bind <img src=x onerror=alert(1)>"
+CANDIDATE = CandidateStanding(8, "", CandidateState.REFUSED, f"it was signed by <b>{'n' * 300}")
 PROXIES = (
-    ProxyReport("web-v1", True, True, "", NOW - 90, NOW - 90, 0.0, NOW + 3600),
+    ProxyReport("web-v1", True, True, "", NOW - 90, NOW - 90, 0.0, NOW + 3600, candidate=8),
     ProxyReport(
         "api-v1", True, False, "6", NOW - 75, refused_at=NOW - 75, refusals=(RefusedResource("lds", "3", WORDS),)
     ),
@@ -41,7 +43,7 @@ class Fleet:
         if path != "/fleet/view":
             return fleet_file(path)
         report = ReplicaReport("control-1", CONTROL, NOW, "7", NOW - 600, "", NOW + 7200)
-        late = ReplicaReport("control-2", CONTROL, NOW + 300, "7", NOW - 300, "", NOW + 7200)
+        late = ReplicaReport("control-2", CONTROL, NOW + 300, "7", NOW - 300, "", NOW + 7200, candidate=CANDIDATE)
         return view_json(merge_reports([Reported(NOW, report, PROXIES), Reported(NOW, late)], NOW))
 
 
@@ -91,9 +93,12 @@ def test_the_page_shows_who_runs_what_and_finds_those_that_are_not_current(base:
         text = page.inner_text("#fleet")
         assert "clock 5 min ahead" in text
         assert WORDS in text, "what a proxy says is text, not markup"
-        assert page.inner_text("#state") == "2 not current"
+        assert CANDIDATE.reason in text
+        assert "candidate 8 refused" in text
+        assert page.inner_text("#state") == "2 not current, 1 refusing the candidate"
         rows = page.locator("table").nth(1).locator("tbody tr")
         assert [rows.nth(at).locator("td").nth(1).inner_text() for at in range(3)] == ["refusing", "missing", "current"]
+        assert rows.nth(2).locator("td").nth(2).inner_text() == "7\ncandidate 8"
         page.check("#lagging")
         assert rows.count() == 2
         page.fill("#search", "API")

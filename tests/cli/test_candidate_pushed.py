@@ -1,7 +1,10 @@
 """``authz policies push --candidate`` and ``authz candidate … --to`` on a real server."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,9 @@ from click.testing import CliRunner, Result
 
 from authz.cli import application, candidate_pushed
 from authz.cli.policy_push import prepare
+from authz.service.workers.published import published_policies
+from authz.service.workers.taken_report import server_name
+from authz.settings.settings import Settings
 from tests.nats_server import NatsServers, truth_servers
 
 pytestmark = pytest.mark.slow  # real servers of the truth
@@ -68,6 +74,12 @@ class Runner:
     def status(self, code: int = 0) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.candidate("status", "-o", "json", code=code).stdout)
         return found
+
+    def fleet(self, *arguments: object, code: int | None = 0) -> Result:
+        """None: any code."""
+        done = CliRunner().invoke(application, ["fleet", "status", "--truth", self.url, *map(str, arguments)])
+        assert code in (None, done.exit_code), done.output
+        return done
 
     def in_force(self) -> str:
         out = Path(f"shown-{len(list(Path().glob('shown-*')))}")
@@ -172,7 +184,7 @@ def test_whoever_pushes_meanwhile_is_found_out_about(run: Runner, monkeypatch: p
     [
         (("--candidate", "--canary-workload", "api-v9"), "the mesh has no workload `api-v9`"),
         (("--candidate", "--mesh", "other.yaml"), "a candidate changes policies alone"),
-        (("--candidate", "--wait", "5"), "goes with neither"),
+        (("--candidate", "--over-damaged"), "does not go with --over-damaged"),
         (("--canary", "5%"), "need --candidate"),
         (("--candidate", "--abort-above", "5%"), "for those that --canary"),
         (("--candidate", "--canary", "0%"), "a share is written as"),
@@ -197,6 +209,56 @@ def test_a_candidate_that_somebody_else_signed_is_not_promoted(run: Runner) -> N
     assert "none of the keys given here signed it" in refused.output
     run.candidate("promote", "--key", "others/bundle.key", "--public-key", "keys/bundle.pub")
     assert run.in_force() == "PUT"
+
+
+@contextmanager
+def served(run: Runner, **changes: Any) -> Iterator[str]:
+    """A server that takes what is pushed; its name."""
+    settings = Settings(policies=run.url, policies_public_keys=(Path("keys/bundle.pub"),), **changes)
+    assert settings.policies_cache is not None
+    with published_policies(settings, lambda _: None):
+        yield server_name(socket.gethostname(), settings.policies_cache)
+
+
+def test_who_has_a_candidate_is_waited_for_and_said_and_who_refuses_it_with_its_words(run: Runner) -> None:
+    run.write("PUT")
+    with served(run, policies_cache=Path("cache")) as name:
+        said = run.push("--candidate", "--wait", 30)
+        number = run.status()["candidate"]
+        assert f"candidate {number}: 1 replica and 0 proxies have it" in said.stdout
+        assert f"  {name}: in shadow\n" in run.candidate("status").stdout
+        assert run.status()["replicas"] == [{"name": name, "kind": "serve", "state": "in shadow", "reason": None}]
+        assert f"{number} in shadow" in run.fleet().stdout
+        assert CliRunner().invoke(application, ["bundle", "keygen", "others"]).exit_code == 0
+        _is_refused_with_its_words(run, name, "none of the keys given here signed it")
+        run.candidate("abort", "-m", "by hand")
+        until = time.monotonic() + 20
+        while ": by hand" not in (shown := run.fleet(code=None).stdout):
+            assert time.monotonic() < until, shown
+        assert f"{name}: candidate {number + 1} taken back: " in shown
+        with served(run, policies_cache=Path("other"), candidate=Path("next")) as own:
+            told = json.loads(run.push("--candidate", "--wait", 0.2, "-o", "json", code=3).stdout)
+            assert (told["acknowledged"], told["without"]) == (False, [own])
+            assert f"{own}: has said nothing of it" in run.candidate("status").stdout
+            over = run.push("--mesh", "mesh.yaml", "--wait", 20)
+            assert "2 replicas and 0 proxies have acknowledged it" in over.stdout
+        assert "CANDIDATE" not in run.fleet().stdout
+
+
+def _is_refused_with_its_words(run: Runner, name: str, words: str) -> None:
+    begun = time.monotonic()
+    refused = run.push("--candidate", "--key", "others/bundle.key", "--wait", 60, code=3)
+    assert time.monotonic() - begun < 30, "a refusal ends the wait"
+    assert f"replica {name}: refused: candidate " in refused.stderr
+    assert words in refused.stderr
+    assert f"  {name}: refused: candidate " in run.candidate("status", code=3).stdout
+    (replica,) = run.status(code=3)["replicas"]
+    assert (replica["state"], words in replica["reason"]) == ("refused", True)
+    shown = run.fleet(code=3).stdout
+    assert words in shown.splitlines()[-1]
+    told = json.loads(run.fleet("-o", "json", code=3).stdout)
+    assert told["lagging"] == [name]
+    assert told["replicas"][0]["candidate"]["state"] == "refused"
 
 
 @pytest.mark.parametrize(

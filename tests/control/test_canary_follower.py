@@ -5,6 +5,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from time import time
@@ -16,6 +17,7 @@ from authz.canary.canary_judge import AbortBound
 from authz.canary.canary_selection import CanarySelection
 from authz.canary.canary_source import CanarySource
 from authz.canary.canary_status import CanaryState, CanaryStatus
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.canary.candidate_terms import CandidateTerms
 from authz.control.canary_follower import CanaryFollower
 from authz.control.mesh_follower import MeshFollower
@@ -178,6 +180,7 @@ async def test_a_candidate_that_envoy_refuses_is_taken_back_and_not_tried_again(
     async with following(rollout):
         assert rollout.canary.status.state is CanaryState.REFUSED
         assert rollout.canary.status.reason == "Envoy refuses it"
+        assert rollout.canary.standing is None, "a directory is nobody else's candidate"
         assert rollout.paths()["server-v1"] == "/old"
         rollout.write(rollout.candidate, policy("/neu"))
         await rollout.until(lambda one: one.state is CanaryState.IN_FORCE)
@@ -223,6 +226,7 @@ class Pushed:
     def __init__(self) -> None:
         self.problem = self.aborted = ""
         self.told: CandidateTerms | None = None
+        self.standing: CandidateStanding | None = None
         self.replaced = 0.0
         self.aborts: list[tuple[int, str]] = []
 
@@ -249,12 +253,25 @@ async def test_one_that_was_pushed_says_itself_for_whom_it_is(tmp_path: Path) ->
         pushed.problem, pushed.told = "", terms(2)
         rollout.write(rollout.candidate, policy("/new"))
         pushed.told = terms(3, "server-v1")
+        pushed.standing = CandidateStanding(3, "cd" * 32, CandidateState.SHADOW)
+        assert rollout.canary.standing == replace(pushed.standing, state=CandidateState.WAITING)
         rollout.write(rollout.candidate, policy("/new"))
-        status = await rollout.until(lambda _: rollout.paths()["server-v1"] == "/new")
+        seen = set()
+
+        def is_told(_: CanaryStatus) -> bool:
+            told = rollout.canary.standing is not None and rollout.canary.standing.state is CandidateState.IN_FORCE
+            seen.add((told, rollout.paths()["server-v1"]))
+            return told
+
+        status = await rollout.until(is_told)
+        assert (True, "/old") not in seen, "it is in force when it was delivered, and no sooner"
+        assert rollout.canary.delivered_to == ("server-v1",)
+        assert rollout.paths()["server-v1"] == "/new"
         assert (status.number, status.chosen, status.selection) == (3, ("server-v1",), "server-v1")
         assert rollout.canary.bound == AbortBound(Fraction(1, 10))
         rollout.canary.abort("too much")
-        await rollout.until(lambda _: rollout.files() == before)
+        await rollout.until(lambda _: rollout.files() == before and not rollout.canary.delivered_to)
+        assert rollout.canary.standing == replace(pushed.standing, state=CandidateState.ABORTED, reason="too much")
         assert set(pushed.aborts) == {(3, "too much")}
         pushed.told = terms(4, "server-v1")
         rollout.write(rollout.candidate, policy("/new"))

@@ -28,6 +28,7 @@ from authz.audit.writer import RecordWriter
 from authz.bundles.manifest import BundleRefused, read_manifest, write_manifest
 from authz.bundles.signed_rules import read_signed_rules
 from authz.bundles.whole_bundle import read_bundle, refuse_bundle
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.control.discovery.conversation import Conversation
 from authz.control.discovery.discovered import CLUSTER_TYPE, ENDPOINTS_TYPE, SECRET_TYPE, Discovered
 from authz.control.discovery.secrets import roots_secret, tls_secret
@@ -59,6 +60,20 @@ from authz.sources.introspection.exchange import read_answer
 from authz.tokens.cache import TokenCache
 from authz.tokens.json_text import read_object
 from authz.tokens.jwks import read_key_set
+from authz.truth.fleet_merge import merge_reports, view_json
+from authz.truth.fleet_report import (
+    CONTROL,
+    ProxyReport,
+    RefusedResource,
+    ReplicaReport,
+    Reported,
+    part_value,
+    read_part,
+    read_replica,
+    read_reported,
+    replica_value,
+    reported_json,
+)
 from authz.truth.policy_head import CandidateAbort, DamagedHead, PolicyHead, PushedCandidate, read_head, write_head
 from authz.wire.access_line import LineReader
 from authz.wire.access_log import NotAnEntry
@@ -399,6 +414,28 @@ def policy_head(data: bytes) -> None:
         assert read_head(write_head(head)) == head
 
 
+def fleet_report(data: bytes) -> None:
+    """A report of a replica, or a part of its proxies: it is refused, or it is read again as the same and shown."""
+    with suppress(ValueError):
+        report = read_replica(data)
+        _shown(Reported(report.clock, report))
+        return
+    with suppress(ValueError):
+        _, proxies = read_part(data)
+        _shown(Reported(_REPORT.clock, _REPORT, proxies))
+
+
+def _shown(reported: Reported) -> None:
+    """Anything that is raised here is a finding."""
+    try:
+        assert read_reported(reported_json(reported), reported.at) == replace(
+            reported, report=replace(reported.report, parts=())
+        )
+        json.dumps(view_json(merge_reports([reported], reported.at)), allow_nan=False)
+    except ValueError as error:
+        raise AssertionError(str(error)) from error
+
+
 def rules(data: bytes) -> None:
     """Signed entries or revocations: they are refused, or they are those that were signed."""
     with suppress(BundleRefused):
@@ -416,8 +453,12 @@ def _bundle_seeds() -> Iterator[bytes]:
 
 _CANDIDATE = PushedCandidate(8, "cd" * 32, 1_800_000_000, "bob", "", 3, aborted=CandidateAbort(1, "control", "why"))
 _HEAD = PolicyHead(7, "ab" * 32, 1_800_000_000, "ann", "why", 3, 1, 0, 2, 5, 8, _CANDIDATE)
+_PROXY = ProxyReport("web", True, False, "6", 1.5, refusals=(RefusedResource("lds", "3", "no"),), candidate=8)
+_REFUSED = CandidateStanding(8, "cd" * 32, CandidateState.REFUSED, "nobody signed it")
+_REPORT = ReplicaReport("one", CONTROL, 100.0, "7", 50.0, "why", 900.0, (4,), _REFUSED)
 HARNESSES: dict[str, Harness] = {
     "policy_head": Harness(policy_head, lambda: iter((write_head(_HEAD),))),
+    "fleet_report": Harness(fleet_report, lambda: iter((replica_value(_REPORT), part_value([_PROXY], 1, 1 << 19)))),
     "check": Harness(check, lambda: iter((base(), base(SECRET)))),
     "yaml": Harness(yaml, _yaml_seeds),
     "token": Harness(token, lambda: (text.encode() for text in TOKENS.values())),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 NAMES = (
     "policy_head",
+    "fleet_report",
     "check",
     "yaml",
     "token",

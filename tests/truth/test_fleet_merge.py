@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.truth.fleet_merge import FleetView, merge_reports
 from authz.truth.fleet_report import (
     CONTROL,
@@ -30,10 +31,11 @@ def replica(
     problem: str = "",
     is_whole: bool = True,
     kind: str = CONTROL,
+    candidate: CandidateStanding | None = None,
 ) -> Reported:
     """``age`` and ``since`` in seconds before now; ``clock``: by how many seconds its clock is ahead."""
     at = NOW - age
-    report = ReplicaReport(name, kind, at + clock, revision, NOW - since + clock, problem)
+    report = ReplicaReport(name, kind, at + clock, revision, NOW - since + clock, problem, candidate=candidate)
     return Reported(at, report, proxies, is_whole)
 
 
@@ -190,6 +192,15 @@ def test_a_wrong_clock_makes_nobody_older_or_newer_and_is_shown(ahead: float) ->
             50.0,
             ["a", "p"],
             id="a replica that has not",
+        ),
+        pytest.param(
+            [
+                *(replica(str(state), "7", candidate=CandidateStanding(8, "", state)) for state in CandidateState),
+                replica("gone", "7", candidate=CandidateStanding(8, "", CandidateState.REFUSED), age=40.0),
+            ],
+            40.0,
+            ["gone", "refused"],
+            id="who refuses a candidate, once",
         ),
     ],
 )

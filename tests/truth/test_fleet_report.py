@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.core.errors import SettingsError
 from authz.truth.fleet_report import (
     CONTROL,
@@ -23,10 +24,12 @@ from authz.truth.fleet_report import (
     replica_value,
     reported_json,
 )
+from authz.truth.reported_candidate import candidate_json
 
 REFUSED = RefusedResource("lds", "35b4", "cannot bind ü")
 FULL = ProxyReport("web-v1", True, False, "6", 1.5, 2.5, 3.5, 4.5, (REFUSED,), ("cds: `a` waits",))
 REPORT = ReplicaReport("control-1", CONTROL, 100.0, "7", 50.0, "no such kind", 900.0, (4, 5))
+STANDING = CandidateStanding(8, "cd" * 32, CandidateState.REFUSED, "none of the keys given here signed it")
 MOST = 1 << 19
 
 
@@ -35,6 +38,24 @@ def test_what_is_written_is_read_back() -> None:
     assert read_part(part_value([FULL, ProxyReport("api-v1")], 2, MOST)) == (2, (FULL, ProxyReport("api-v1")))
     shown = json.loads(json.dumps(reported_json(Reported(3.0, REPORT, (FULL,)))))
     assert read_reported(shown, 3.0).proxies == (FULL,)
+
+
+@pytest.mark.parametrize("state", CandidateState)
+def test_what_became_of_a_candidate_is_read_back_and_said_only_where_there_is_one(state: CandidateState) -> None:
+    for standing in (replace(STANDING, state=state), CandidateStanding(0, "", state)):
+        report, proxy = replace(REPORT, parts=(), candidate=standing), replace(FULL, candidate=8)
+        assert read_replica(replica_value(report)) == report
+        shown = json.loads(json.dumps(reported_json(Reported(3.0, report, (proxy,)))))
+        assert read_reported(shown, 3.0) == Reported(3.0, report, (proxy,))
+    assert b"candidate" not in replica_value(REPORT) + part_value([FULL], 1, MOST), "as older controls read it"
+
+
+def test_what_a_newer_replica_says_besides_is_left_out() -> None:
+    told = json.loads(replica_value(replace(REPORT, candidate=STANDING)))
+    told |= {"colour": "red", "candidate": {**told["candidate"], "weight": 3}}
+    assert read_replica(json.dumps(told).encode()) == replace(REPORT, candidate=STANDING)
+    row = {"name": "p", "is_connected": True, "colour": ["red"]}
+    assert read_part(json.dumps({"of": 1, "proxies": [row]}).encode()) == (1, (ProxyReport("p", True),))
 
 
 def test_a_current_proxy_takes_few_bytes() -> None:
@@ -76,6 +97,14 @@ ODD: tuple[object, ...] = (7, None, True, [], {}, "x" * (MAX_TEXT + 1))
 ODD_PARTS: tuple[object, ...] = ([-1], ["1"], [1.5], [True], [None], 5)
 ODD_ROWS: tuple[object, ...] = (7, [7], [{}])
 ODD_TIMES: tuple[object, ...] = (-1, 1e308, 10**400, "1", None, False, [])
+ODD_NUMBERS: tuple[object, ...] = (-1, 2**53 + 1, 1.5, "8", None, True, [])
+ODD_CANDIDATES: tuple[object, ...] = (
+    *(7, "refused", [], {}, [STANDING.number], {"number": 8}),
+    *({**candidate_json(STANDING), "number": value} for value in ODD_NUMBERS),
+    *({**candidate_json(STANDING), "digest": value} for value in (*ODD, "cd" * 31, "CD" * 32, "g" * 64)),
+    *({**candidate_json(STANDING), "state": value} for value in (*ODD, "", "gone")),
+    *({**candidate_json(STANDING), "reason": value} for value in ODD),
+)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +113,7 @@ ODD_TIMES: tuple[object, ...] = (-1, 1e308, 10**400, "1", None, False, [])
         *((name, value) for name in ("name", "kind", "revision", "problem") for value in ODD),
         *((name, value) for name in ("clock", "since", "certificate_expires") for value in ODD_TIMES),
         *(("parts", value) for value in ODD_PARTS),
+        *(("candidate", value) for value in ODD_CANDIDATES),
     ],
 )
 def test_a_report_with_a_value_of_another_type_or_beyond_its_bounds_is_refused(name: str, value: object) -> None:
@@ -98,6 +128,7 @@ def test_a_report_with_a_value_of_another_type_or_beyond_its_bounds_is_refused(n
         *({"name": value} for value in ODD),
         *({"name": "p", "is_connected": value} for value in (1, "yes", None)),
         *({"name": "p", "since": value} for value in ODD_TIMES),
+        *({"name": "p", "candidate": value} for value in ODD_NUMBERS),
         *({"name": "p", "refusals": [{"kind": "lds", "version": "1", "words": value}]} for value in ODD),
         *({"name": "p", "refusals": value} for value in ODD_ROWS),
     ],
@@ -108,9 +139,12 @@ def test_a_proxy_with_a_value_of_another_type_or_beyond_its_bounds_is_refused(ro
 
 
 def test_a_long_problem_is_cut_wherever_it_is_shown() -> None:
-    long = replace(REPORT, problem="x" * 2 * MAX_TEXT)
+    words = "x" * 2 * MAX_TEXT
+    long = replace(REPORT, problem=words, candidate=replace(STANDING, reason=words))
     shown = read_reported(json.loads(json.dumps(reported_json(Reported(3.0, long)))), 3.0)
-    assert read_replica(replica_value(long)).problem == shown.report.problem == "x" * MAX_TEXT
+    for report in (read_replica(replica_value(long)), shown.report):
+        assert report.candidate is not None
+        assert report.problem == report.candidate.reason == "x" * MAX_TEXT
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,12 @@ async def test_a_pushed_candidate_is_in_force_for_those_it_names_until_it_is_pro
     async with fleet.application():
         with fleet.controlled(), fleet.envoy("api-v1"), fleet.envoy("api-v2"):
             await fleet.allowed("/one", "/one")
-            candidate = fleet.push("/two", "--candidate", "--canary-workload", "api-v2")["candidate"]
+            told = fleet.push("/two", "--candidate", "--canary-workload", "api-v2", "--wait", 30)
+            assert (told["acknowledged"], told["without"]) == (True, [])
+            assert await ask(fleet.second, "/two") == "503", "whoever waited has it"
             await fleet.allowed("/one", "/two")
+            candidate = told["candidate"]
+            _is_told_by_who_has_it(fleet, candidate)
             shown = fleet.shown()
             assert (shown["state"], shown["number"], shown["chosen"]) == ("in force", candidate, ["api-v2"])
             fleet.tell("candidate", "abort", "-m", "by hand")
@@ -92,7 +96,29 @@ async def test_a_pushed_candidate_is_in_force_for_those_it_names_until_it_is_pro
             await fleet.allowed("/one", "/two")
             fleet.tell("candidate", "promote", "--key", tmp_path / "keys/bundle.key", "--wait", 30)
             await fleet.allowed("/two", "/two")
+            _what_is_refused_ends_the_wait(fleet)
             await _what_refuses_too_much_is_taken_back_by_everybody(fleet)
+
+
+def _is_told_by_who_has_it(fleet: Fleet, candidate: int) -> None:
+    lines = CliRunner().invoke(application, ["candidate", "status", "--to", fleet.url]).stdout.splitlines()
+    assert lines[-1] == "  one: in force for 1 proxy"
+    done = CliRunner().invoke(application, ["fleet", "status", "--truth", fleet.url, "-o", "json"])
+    shown = json.loads(done.stdout)
+    assert [one["candidate"]["state"] for one in shown["replicas"]] == ["in force"]
+    assert {one["name"]: one["candidate"] for one in shown["proxies"] if one["candidate"]} == {"api-v2": candidate}
+
+
+def _what_is_refused_ends_the_wait(fleet: Fleet) -> None:
+    """By a control plane that knows what its Envoys take."""
+    header = 'rules: [{when: [{key: "request.headers[x\\ny]", values: [a]}], '
+    fleet.write_policy(allow("/three").replace("rules: [{", header))
+    told = (fleet.policies, "--key", fleet.folder / "keys/bundle.key", "--to", fleet.url, "--wait", 60)
+    arguments = ("policies", "push", "--candidate", "--canary-workload", "api-v2", *told)
+    done = CliRunner().invoke(application, [*map(str, arguments)])
+    assert done.exit_code == 3, done.output
+    assert "replica one: refused: `api-v2` cannot decide it by itself: " in done.stderr
+    fleet.tell("candidate", "abort")
 
 
 async def _what_refuses_too_much_is_taken_back_by_everybody(fleet: Fleet) -> None:

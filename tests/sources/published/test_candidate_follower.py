@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from authz.bundles.whole_bundle import build_bundle, sign_bundle
 from authz.canary.canary_judge import AbortBound
 from authz.canary.canary_selection import CanarySelection
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.canary.candidate_terms import CandidateTerms
 from authz.sources.published import truth_source
-from authz.sources.published.candidate_follower import NOTE, CandidateFollower
+from authz.sources.published.candidate_follower import FOLDER, NOTE, CandidateFollower
 from authz.sources.published.policy_follower import PolicyFollower
 from authz.truth.policy_head import CandidateAbort, PolicyHead, PushedCandidate
 from authz.truth.policy_revisions import KeptHead, PolicyRevisions
 from tests.nats_server import NatsServers, truth_servers
-from tests.sources.published.published import KEY, NOW, Replica, bundle, in_force
+from tests.sources.published.published import KEY, NOW, POISON, Replica, bundle, in_force
 
 pytestmark = pytest.mark.slow  # real servers of the truth
 
@@ -104,9 +105,11 @@ def test_a_candidate_is_laid_out_with_its_terms_until_it_is_over_and_never_again
     replica = Replica(tmp_path / "replica", str(servers.address))
     with replica.running() as (follower, cache):
         assert _laid(follower) is None
+        assert _of(follower).standing is None
         first = candidate(base + 1, base)
         publisher.add(base + 1, first)
         assert _laid(follower) == b"next"
+        assert _of(follower).standing == CandidateStanding(base + 1, _digest(first), CandidateState.SHADOW)
         terms = _of(follower).terms(_of(follower).path)
         assert terms == CandidateTerms(base + 1, base, SELECTION, AbortBound(Fraction(1, 10), 30.0))
         publisher.add(base + 2, candidate(base + 2, base, b"other"))
@@ -128,6 +131,7 @@ def test_a_candidate_is_laid_out_with_its_terms_until_it_is_over_and_never_again
         assert _laid(follower) == b"next"
         replica.now += 11
         assert _laid(follower) is None
+        assert _state(follower) is CandidateState.REFUSED
 
 
 def test_what_nobody_signed_as_a_candidate_beside_this_revision_is_none(
@@ -143,11 +147,16 @@ def test_what_nobody_signed_as_a_candidate_beside_this_revision_is_none(
             (base + 4, candidate(base + 4, older), f"compared with revision {older}, and {base} is in force here"),
             (base + 5, candidate(base + 6, base), f"says candidate {base + 5}, and its bundle is {base + 6}"),
             (base + 6, b"none", "is not gzip"),
+            (base + 7, candidate(base + 7, base, POISON), "cannot be used, 1 error in the given documents: a.yaml"),
         ):
             publisher.add(number, data)
             assert _laid(follower) is None
             assert said in follower.status.candidate_problem
+            assert _of(follower).standing == CandidateStanding(
+                number, _digest(data), CandidateState.REFUSED, follower.status.candidate_problem
+            )
             assert in_force(cache) == b"base %d" % base
+        assert not any((tmp_path / "replica" / "cache" / FOLDER).iterdir())
         before = publisher.kept
         own = candidate(base + 8, base)
         publisher.revisions.publish(PolicyHead(base + 8, _digest(own), NOW, "eve", "", 1), own, before)
@@ -170,6 +179,11 @@ def test_a_candidate_that_one_takes_back_all_take_back(
         assert _laid(one) is None
         assert _laid(other) is None
         assert _of(other).aborted == "control-1: refused too much"
+        standing = _of(other).standing
+        assert standing is not None
+        assert (standing.number, standing.state, standing.reason) == (
+            base + 1, CandidateState.ABORTED, "control-1: refused too much",
+        )  # fmt: skip
         told = publisher.kept.head.candidate
         assert told is not None
         assert told.aborted == CandidateAbort(NOW, "control-1", "refused too much")
@@ -196,6 +210,7 @@ def test_while_the_truth_is_away_a_candidate_stays_and_after_a_restart_there_is_
             servers.kill(0)
             assert not follower.ask()
             assert _of(follower).path.exists()
+            assert _state(follower) is CandidateState.SHADOW
         with replica.running() as (follower, cache):
             assert follower.status.is_kept
             assert not _of(follower).path.exists()
@@ -207,6 +222,7 @@ def test_while_the_truth_is_away_a_candidate_stays_and_after_a_restart_there_is_
             assert not follower.ask()
             assert not _of(follower).path.exists()
             assert _of(follower).aborted == "a control plane: too much"
+            assert _state(follower) is CandidateState.ABORTED
         servers.start(0)
         with replica.running() as (follower, _), servers.client() as client:
             assert _laid(follower) is None
@@ -243,9 +259,62 @@ def test_a_damaged_note_of_what_was_over_keeps_candidates_away_and_nothing_else(
         assert in_force(cache) == b"base %d" % base
         assert _laid(follower) is None
         assert "remove it" in _of(follower).problem
+        assert _of(follower).standing == CandidateStanding(0, "", CandidateState.REFUSED, _of(follower).problem)
         note.unlink()
         assert _laid(follower) == b"next"
         assert _of(follower).problem == ""
+
+
+def test_a_replica_that_never_had_one_knows_that_it_was_taken_back_once_the_truth_has_said_so(
+    servers: NatsServers, publisher: Publisher, tmp_path: Path
+) -> None:
+    """Whoever has no key may take that word away, and so brings it back to those that never heard it."""
+    base = publisher.push()
+    told = candidate(base + 1, base)
+    publisher.add(base + 1, told)
+    publisher.change(lambda known: replace(known, aborted=CandidateAbort(NOW, "ann", "locks ops out")))
+    replica = Replica(tmp_path / "replica", str(servers.address))
+    with replica.running() as (follower, _):
+        assert _laid(follower) is None
+        aborted = CandidateStanding(base + 1, _digest(told), CandidateState.ABORTED, "ann: locks ops out")
+        assert _of(follower).standing == aborted
+    publisher.change(lambda known: replace(known, aborted=None))
+    with replica.running() as (follower, _), Replica(tmp_path / "new", str(servers.address)).running() as (new, _):
+        assert _laid(follower) is None
+        assert "is over: push it again" in follower.status.candidate_problem
+        assert _laid(new) == b"next", "nobody has told it"
+
+
+def test_what_nobody_signed_and_is_called_taken_back_uses_up_no_numbers(
+    servers: NatsServers, publisher: Publisher, tmp_path: Path
+) -> None:
+    base = publisher.push()
+    with Replica(tmp_path / "replica", str(servers.address)).running() as (follower, _):
+        publisher.add(base + 9, b"none")
+        publisher.change(lambda known: replace(known, aborted=CandidateAbort(NOW, "eve", "")))
+        for _ in range(2):
+            assert _laid(follower) is None
+            assert _state(follower) is CandidateState.ABORTED
+        publisher.add(base + 2, candidate(base + 2, base))
+        assert _laid(follower) == b"next"
+
+
+def test_one_beside_a_revision_that_is_not_here_yet_waits_for_it(
+    servers: NatsServers, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.push()
+    with Replica(tmp_path / "replica", str(servers.address)).running() as (follower, _):
+        base = publisher.push()
+        publisher.add(base + 1, candidate(base + 1, base))
+        _of(follower).look()  # as when it is pushed while what is in force is asked for
+        assert _state(follower) is CandidateState.WAITING
+        assert _laid(follower) == b"next"
+        assert _state(follower) is CandidateState.SHADOW
+
+
+def _state(follower: PolicyFollower) -> CandidateState | None:
+    standing = _of(follower).standing
+    return standing.state if standing is not None else None
 
 
 def _until_laid(follower: PolicyFollower, text: bytes) -> None:

@@ -17,6 +17,8 @@ let told = "";
 const word = (one) => chip(KINDS[one.state] ?? "", one.state);
 const since = (at) => h("span", { class: "num nowrap" }, at ? span(found.now - at) : "–");
 const revision = (one) => (one.revision ? mono(one.revision) : h("span", { class: "muted" }, "unknown"));
+const CANDIDATE_KINDS = { "in force": "allow", "in shadow": "allow", refused: "deny", "taken back": "warn", waiting: "warn" };
+const refusesCandidate = (one) => one.candidate?.state === "refused" && one.state !== "silent";
 
 function tell(kind, words) {
   if (`${kind}${words}` === told) return; // a status that did not change is not read out again
@@ -51,10 +53,17 @@ function tiles() {
     tile(found.skew_seconds ? span(found.skew_seconds) : "none", "skew", "For how long whoever is behind longest has been so"));
 }
 
+function candidate(one) {
+  if (!one) return null;
+  return h("div", {}, chip(CANDIDATE_KINDS[one.state] ?? "", `candidate ${one.number || ""} ${one.state}`.replace("  ", " ")),
+    one.reason ? h("div", { class: one.state === "refused" ? "fails-text" : "" }, one.reason) : null);
+}
+
 function replicas() {
   const rows = found.replicas.map((one) => [h("b", {}, one.name), one.kind, word(one), revision(one), since(one.since), ago(one.heard_at, found.now),
     h("span", { class: "num" }, one.proxies), expiry(one.certificate_expires),
     [one.problem ? h("span", { class: "fails-text" }, one.problem) : null,
+      candidate(one.candidate),
       one.has_wrong_clock ? chip("warn", `clock ${span(Math.abs(one.clock_offset))} ${one.clock_offset > 0 ? "ahead" : "behind"}`) : null]]);
   return table(`Replicas (${rows.length})`, ["Replica", "Kind", "State", "Revision", "For", "Heard", "Proxies", "Certificate", "Attention"], rows,
     "No replica has reported.");
@@ -65,7 +74,8 @@ function proxies() {
   const matches = (one) => (!lagging.checked || one.state !== "current") &&
     (!wanted || [one.name, one.replica, one.revision, one.state].some((text) => text.toLowerCase().includes(wanted)));
   const shown = found.proxies.filter(matches);
-  const rows = shown.slice(0, MAX_ROWS).map((one) => [h("b", { class: "nowrap" }, one.name), word(one), revision(one), h("span", { class: "nowrap" }, one.replica || "–"), since(one.since),
+  const rows = shown.slice(0, MAX_ROWS).map((one) => [h("b", { class: "nowrap" }, one.name), word(one),
+    [revision(one), one.candidate ? h("div", { class: "muted nowrap" }, `candidate ${one.candidate}`) : null], h("span", { class: "nowrap" }, one.replica || "–"), since(one.since),
     h("span", { class: "nowrap" }, one.acknowledged_at ? ago(one.acknowledged_at, found.now) : "–"), expiry(one.certificate_expires),
     [...one.refusals.map((refused) => h("div", { class: "fails-text" }, `${refused.kind}: ${refused.words}`)),
       ...one.waits.map((line) => h("div", {}, `no answer to ${line}`))]]);
@@ -89,7 +99,9 @@ every(3000, async () => {
     throw error;
   }
   const others = [...found.replicas, ...found.proxies].filter((one) => one.state !== "current");
-  const isBad = others.some((one) => KINDS[one.state] === "deny");
-  tell(others.length ? (isBad ? "deny" : "warn") : "allow", others.length ? `${others.length} not current` : "all current");
+  const refusing = found.replicas.filter(refusesCandidate).length;
+  const isBad = refusing || others.some((one) => KINDS[one.state] === "deny");
+  const words = [others.length ? `${others.length} not current` : "all current", ...(refusing ? [`${refusing} refusing the candidate`] : [])];
+  tell(isBad ? "deny" : others.length ? "warn" : "allow", words.join(", "));
   show();
 });
