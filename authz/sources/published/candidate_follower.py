@@ -34,6 +34,8 @@ from authz.truth.truth_client import TruthAway, TruthChanged, TruthRefused
 
 _log = logging.getLogger("authz.published")
 LINK, FOLDER, NOTE, MANIFEST = "candidate", "candidates", "candidate.json", "manifest.json"
+AGAIN_SECONDS = 300.0
+"""After so long one whose policies cannot be used is read again: what holds for the mesh here may be other then."""
 _KEPT = 2
 """Unpacked ones: a reader may be within the one before."""
 
@@ -55,13 +57,9 @@ class CandidateFollower:
     """``begin`` once, then ``look`` after every asking, in the thread of the asking. A ``PublishedCandidate``."""
 
     def __init__(
-        self,
-        revisions: PolicyRevisions,
-        trust: BundleTrust,
-        cache: PolicyCache,
-        trial: RevisionTrial,
+        self, revisions: PolicyRevisions, trust: BundleTrust, cache: PolicyCache, trial: RevisionTrial,
         clock: Callable[[], float],
-    ) -> None:
+    ) -> None:  # fmt: skip
         """
         Args:
             revisions: in the truth.
@@ -89,6 +87,7 @@ class CandidateFollower:
         self._last, self._is_noted, self._damage = LastCandidate(), True, ""
         self._wanted_abort: tuple[int, str] | None = None
         self._unsigned = ""
+        self._unusable = ("", 0.0, "")
 
     def begin(self) -> None:
         """Take away what an earlier process laid out: the truth may say otherwise by now. Raises OSError."""
@@ -280,6 +279,9 @@ class CandidateFollower:
 
     def _unpacked(self, wanted: PushedCandidate, bundle: Bundle) -> Path:
         """A new folder of one whose policies can be used. Raises NotTaken, OSError."""
+        digest, until, words = self._unusable
+        if digest == wanted.digest and self._clock() < until:
+            raise NotTaken(words)
         new = self._cache.directory / FOLDER / f"{wanted.number}-{wanted.digest[:12]}-{os.urandom(4).hex()}"
         try:
             (new / "traffic").mkdir(FOLDER_MODE, parents=True)  # as of a revision: who tries it may look there
@@ -289,7 +291,9 @@ class CandidateFollower:
             shutil.rmtree(new, ignore_errors=True)
             if isinstance(error, LoadError):
                 first = next((str(one).partition("\n")[0] for one in error.problems if one.is_error), "")
-                raise NotTaken(f"candidate {wanted.number} cannot be used, {error}: {first}") from error
+                words = f"candidate {wanted.number} cannot be used, {error}: {first}"
+                self._unusable = wanted.digest, self._clock() + AGAIN_SECONDS, words
+                raise NotTaken(words) from error
             raise
         return new
 

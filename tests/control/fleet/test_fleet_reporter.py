@@ -7,17 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
 
 from authz._proto import delta_discovery_pb2 as wire
+from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.cli import application
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.discovery.discovered import SHORT_NAMES
 from authz.control.fleet.control_plane import ControlPlane, MeshSources
 from authz.control.fleet.discovery_server import DiscoveryServer
+from authz.control.fleet.fleet_figures import ProxyState
 from authz.control.fleet.fleet_reporter import HEAR_SECONDS, FleetReporter, OwnState, Replica, ReportStore
+from authz.control.fleet.proxy_standings import ProxyStandings
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.telemetry.status import PolicySourceStatus
@@ -200,6 +204,35 @@ async def test_a_control_whose_report_cannot_be_read_serves_whom_it_served() -> 
         await reporter._turn(store)
         heard.append(reporter.elsewhere)
     assert heard == [None, {"web"}, {"web"}, {"web", "api"}]
+
+
+class Connected:
+    """In the place of a ``DiscoveryServer``: whose proxies are connected and current."""
+
+    def __init__(self, *proxies: str) -> None:
+        self.standings = ProxyStandings("7", 50.0)
+        self.standings.change(proxies, proxies, 60.0)
+        self.proxies = proxies
+
+    def state(self, name: str) -> ProxyState | None:
+        return ProxyState(name, f"spiffe://mesh.test/{name}", True, True) if name in self.proxies else None
+
+
+def test_a_proxy_is_said_to_be_given_a_candidate_though_nothing_else_of_it_changes() -> None:
+    discovery: Any = Connected("web", "api", "pay")
+    own = OwnState()
+    reporter = FleetReporter(discovery, Replica("one"), lambda: own, clock=lambda: 100.0)
+
+    def given() -> tuple[object, dict[str, int]]:
+        found = reporter.own()
+        return found.report.candidate, {one.name: one.candidate for one in found.proxies if one.candidate}
+
+    assert given() == (None, {})
+    eight, nine = (CandidateStanding(number, "cd" * 32, CandidateState.IN_FORCE) for number in (8, 9))
+    for candidate, chosen in ((eight, ("api", "web")), (nine, ("api", "web")), (nine, ("pay",)), (None, ())):
+        own = OwnState(candidate=candidate, chosen=chosen)
+        number = candidate.number if candidate is not None else 0
+        assert given() == (candidate, dict.fromkeys(chosen, number))
 
 
 async def test_a_published_revision_is_claimed_when_all_was_read_after_it_had_been_taken(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from authz.canary.canary_selection import CanarySelection
 from authz.canary.candidate_standing import CandidateStanding, CandidateState
 from authz.canary.candidate_terms import CandidateTerms
 from authz.sources.published import truth_source
-from authz.sources.published.candidate_follower import FOLDER, NOTE, CandidateFollower
+from authz.sources.published.candidate_follower import AGAIN_SECONDS, FOLDER, NOTE, CandidateFollower
 from authz.sources.published.policy_follower import PolicyFollower
 from authz.truth.policy_head import CandidateAbort, PolicyHead, PushedCandidate
 from authz.truth.policy_revisions import KeptHead, PolicyRevisions
 from tests.nats_server import NatsServers, truth_servers
-from tests.sources.published.published import KEY, NOW, POISON, Replica, bundle, in_force
+from tests.sources.published import published
+from tests.sources.published.published import KEY, NOW, POISON, Replica, bundle, in_force, trial
 
 pytestmark = pytest.mark.slow  # real servers of the truth
 
@@ -297,6 +298,27 @@ def test_what_nobody_signed_and_is_called_taken_back_uses_up_no_numbers(
             assert _state(follower) is CandidateState.ABORTED
         publisher.add(base + 2, candidate(base + 2, base))
         assert _laid(follower) == b"next"
+
+
+def test_one_whose_policies_cannot_be_used_is_not_read_again_at_every_asking(
+    servers: NatsServers, publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = publisher.push()
+    replica, tried = Replica(tmp_path / "replica", str(servers.address)), []
+
+    def counted(folder: Path, in_force: Path | None) -> None:
+        tried.append(folder)
+        trial(folder, in_force)
+
+    monkeypatch.setattr(published, "trial", counted)
+    with replica.running() as (follower, _):
+        publisher.add(base + 1, candidate(base + 1, base, POISON))
+        tried.clear()
+        for seconds, times in ((0.0, 1), (AGAIN_SECONDS - 1, 1), (1.0, 2)):
+            replica.now += seconds
+            assert _laid(follower) is None
+            assert "it is poison" in _of(follower).problem
+            assert len(tried) == times
 
 
 def test_one_beside_a_revision_that_is_not_here_yet_waits_for_it(
