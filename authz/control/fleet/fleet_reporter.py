@@ -210,7 +210,7 @@ class FleetReporter:
             self._store.writer.hurry()
 
     async def _turn(self, store: ReportStore) -> None:
-        changed = list(self._discovery.standings.take_changed())
+        changed = list(self._discovery.standings.take_changed() | self._chosen_anew(self._own()))
         for begin in range(0, len(changed), AT_ONCE):
             self._look(set(changed[begin : begin + AT_ONCE]))
             await asyncio.sleep(0)
@@ -248,14 +248,17 @@ class FleetReporter:
     def _look_at_all(self) -> OwnState:
         """Everything as it is at one moment: what is reported together was so together."""
         own = self._own()
-        changed = self._discovery.standings.take_changed()
-        chosen = (own.candidate.number if own.candidate is not None else 0, own.chosen)
-        if chosen != self._chosen:
-            before, having = self._having, frozenset(own.chosen)
-            changed |= before ^ having if chosen[0] == self._chosen[0] else before | having
-            self._chosen, self._having = chosen, having
-        self._look(changed)
+        self._look(self._discovery.standings.take_changed() | self._chosen_anew(own))
         return own
+
+    def _chosen_anew(self, own: OwnState) -> frozenset[str]:
+        """The proxies that are given another candidate than before, or none any more; from now on rows say so."""
+        before, having = self._chosen[0], self._having
+        number = own.candidate.number if own.candidate is not None else 0
+        if (number, own.chosen) == self._chosen:
+            return frozenset()
+        self._chosen, self._having = (number, own.chosen), frozenset(own.chosen)
+        return having ^ self._having if number == before else having | self._having
 
     def _look(self, changed: Set[str]) -> None:
         for name in changed:
