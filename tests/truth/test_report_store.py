@@ -221,8 +221,8 @@ def test_two_servers_of_one_name_are_told_apart_from_one_that_has_a_revision(
 ) -> None:
     for name in ("LOOK_SECONDS", "HEARTBEAT_SECONDS"):
         monkeypatch.setattr(f"authz.truth.server_reporter.{name}", 0.05)
-    new = ServerReporter(client, "vm-3", lambda: ("8", 1.0, ""))
-    old = ServerReporter(client, "vm-3", lambda: ("7", 1.0, ""))
+    new = ServerReporter(client, "vm-3", lambda: TakenState("8", 1.0))
+    old = ServerReporter(client, "vm-3", lambda: TakenState("7", 1.0))
 
     def until(revision: str) -> str:
         ends = time.monotonic() + 10
