@@ -66,7 +66,8 @@ def test_a_member_reports_by_its_own_name_and_a_stranger_to_that_is_told_who_may
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     web, ann = read_member("reader/web-1"), read_member("publisher/ann")
-    follower = cast(PolicyFollower, SimpleNamespace(status=SimpleNamespace(revision="7", taken_at=1.0, error="")))
+    status = SimpleNamespace(revision="7", taken_at=1.0, error="")
+    follower = cast(PolicyFollower, SimpleNamespace(status=status, candidate=None))
     with truth_servers(tmp_path / "truth", tls=True, members=(web, ann)) as servers, servers.client() as client:
         for member in (ann, web):
             access = servers.access(f"{member.role.path}/{member.name}")
