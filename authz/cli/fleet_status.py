@@ -34,10 +34,10 @@ def status(
     truth: "TruthClient | None", admin: tuple[str, ...], older_than: float, lagging: bool, output: str,
 ) -> None:  # fmt: skip
     """
-    Show which revision every replica and proxy of a fleet runs, when it took it, and what it refused.
+    Show which revision every replica and proxy of a fleet runs, when it took it, what it refused, and who has a candidate.
 
     Exit code: 0 all have the newest, or have been behind for less than --older-than; 3 somebody is behind for longer,
-    refuses something, is silent or missing, or no replica has reported; 1 no answer.
+    refuses something or a candidate, is silent or missing, or no replica has reported; 1 no answer.
 
     \b
     authz fleet status --truth nats://127.0.0.1:4222/shop
