@@ -34,7 +34,7 @@ def status(
     truth: "TruthClient | None", admin: tuple[str, ...], older_than: float, lagging: bool, output: str,
 ) -> None:  # fmt: skip
     """
-    Show which revision every replica and proxy of a fleet runs, when it took it, what it refused, and who has a candidate.
+    Show which revision every replica and proxy of a fleet runs, since when, what it refused, and who has a candidate.
 
     Exit code: 0 all have the newest, or have been behind for less than --older-than; 3 somebody is behind for longer,
     refuses something or a candidate, is silent or missing, or no replica has reported; 1 no answer.
