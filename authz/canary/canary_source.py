@@ -19,3 +19,5 @@ class CanarySource:
     """When it is taken back; None: only by hand."""
     published: PublishedCandidate | None = None
     """Where it was pushed; its terms then count in the place of ``selection`` and ``bound``."""
+    is_shadowed: bool = False
+    """Whether one that chooses nobody is decided in shadow, by records that are taken; else nothing is done with it."""

@@ -12,6 +12,8 @@ class CanaryState(StrEnum):
     """There is none, or it is what is in force for all."""
     IN_FORCE = "in force"
     """For those that are chosen."""
+    SHADOW = "in shadow"
+    """It chooses nobody, and is decided beside what is in force."""
     REFUSED = "refused"
     """It cannot be used."""
     ABORTED = "aborted"

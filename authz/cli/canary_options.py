@@ -43,8 +43,10 @@ def canary_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         if candidate is None and (canary is not None or canary_workload or abort_above is not None):
             raise click.UsageError("--canary, --canary-workload and --abort-above need --candidate")
-        if candidate is not None and canary is None and not canary_workload:
-            raise click.UsageError("--candidate needs --canary or --canary-workload: who gets it")
+        takes_records = bool(others.get("sinks") or others.get("audit_settings"))
+        if candidate is not None and canary is None and not canary_workload and not takes_records:
+            help_text = "who gets it; with --audit it may decide in shadow alone"
+            raise click.UsageError(f"--candidate needs --canary or --canary-workload: {help_text}")
         source = None
         if candidate is not None:
             share = read_share(canary) if canary is not None else Fraction(0)

@@ -223,7 +223,7 @@ def status(admin: str, url: str, output: str, access: TruthAccess) -> None:
             out.say(f"  not {name}: it asks an authorization server")
         if found["reason"]:
             out.say(f"  {found['reason']}")
-    sys.exit(out.Exit.YES if state in (CanaryState.NONE, CanaryState.IN_FORCE) else out.Exit.NO)
+    sys.exit(out.Exit.YES if state in (CanaryState.NONE, CanaryState.SHADOW, CanaryState.IN_FORCE) else out.Exit.NO)
 
 
 def _print_compared(results: dict[str, int], differences: list[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import time
@@ -149,6 +150,7 @@ def command(
     kept = place.kept_below(keep, access)
     with opened(kept, mesh_path, traffic) as found:
         chosen = canary or found.canary(own.name)
+        chosen = replace(chosen, is_shadowed=records.are_taken) if chosen is not None else None
         sources = MeshSources(*found.paths, keep, ca_bundles(jwks_ca_bundle), chosen, key_sharing(truth))
         asyncio.run(_serve(make(sources, options, server, source=found.status), server.ports, truth))
 

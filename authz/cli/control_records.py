@@ -50,6 +50,11 @@ class RecordPlace:
     sinks: tuple[str, ...]
     file: Path | None
 
+    @property
+    def are_taken(self) -> bool:
+        """Whether any are."""
+        return bool(self.sinks) or self.file is not None
+
     def receiver(self, keep: Path, truth: TruthAccess | None, clock: Callable[[], float]) -> "RecordReceiver | None":
         """
         Open what records are written to; None where nobody takes any.
@@ -62,7 +67,7 @@ class RecordPlace:
         Raises:
             SettingsError: names every setting that cannot be used.
         """
-        if not self.sinks and self.file is None:
+        if not self.are_taken:
             return None
         settings = record_settings(self.sinks, self.file, keep, truth)
         from authz.control.records.record_receiver import RecordReceiver  # grpc is slow to import

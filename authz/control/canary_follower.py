@@ -200,7 +200,8 @@ class CanaryFollower:
             return base.engine
         chosen = frozenset(one.name for one in members)
         left_out = (selected | selection.names) - chosen
-        self._tell(status.become(CanaryState.IN_FORCE, reason=self._reason, chosen=chosen, left_out=left_out))
+        state = CanaryState.IN_FORCE if selection else CanaryState.SHADOW
+        self._tell(status.become(state, reason=self._reason, chosen=chosen, left_out=left_out))
         return CanaryEngine(base.engine, snapshot.engine, chosen)
 
     def _refuse(self, reason: str) -> None:
@@ -255,6 +256,8 @@ class CanaryFollower:
             return f"it was not read with the settings of the mesh that hold now: {self._reason}"
         if unknown := self.selection.unknown(names):
             return f"the mesh has no workload {', '.join(f'`{name}`' for name in unknown)}"
+        if not self.selection:
+            return ""
         if not chosen:
             return "none of those that are chosen decides by itself"
         return undecidable(snapshot.engine, chosen, options)
@@ -302,6 +305,8 @@ class CanaryFollower:
                     self._say(f"candidate not for {shown_names(status.left_out)}: they ask an authorization server")
                 if status.reason:
                     self._say(f"candidate as it is now is not in force: {status.reason}")
+            case CanaryState.SHADOW:
+                self._say(f"{line}: every workload keeps the policies in force, and records say what it would change")
             case CanaryState.NONE if not is_first:
                 self._say("candidate none: every workload has the policies in force")
             case CanaryState.REFUSED | CanaryState.ABORTED:

@@ -28,15 +28,16 @@ class CanaryReading:
         """Arguments are those of ``CanaryFollower``. Nothing is read yet."""
         self._path = source.path
         self._published = source.published
+        self._is_shadowed = source.is_shadowed
         self._mesh_file = mesh_file
         self._clock = clock
         self._reloader: Reloader | None = None
         self._loading = asyncio.Lock()
         self._base_read_at, self._base_read = 0.0, asyncio.Event()
         self.terms: CandidateTerms | None = None
-        """Of one that was pushed, and chooses somebody."""
+        """Of one that was pushed, and is read here."""
         self.in_shadow = 0
-        """The number of one that was pushed, and chooses nobody; 0: there is none."""
+        """The number of one that was pushed, chooses nobody, and is not read here; 0: there is none."""
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -77,8 +78,10 @@ class CanaryReading:
         is_there = await asyncio.to_thread(_is_there, self._path)
         if published is not None:
             terms = await asyncio.to_thread(published.terms, self._path)
-            self.in_shadow = terms.number if is_there and terms is not None and not terms.selection else 0
-            is_there = is_there and terms is not None and bool(terms.selection)
+            is_there = is_there and terms is not None
+            is_read = self._is_shadowed or (terms is not None and bool(terms.selection))
+            self.in_shadow = terms.number if is_there and terms is not None and not is_read else 0
+            is_there = is_there and is_read
         if not is_there:
             if published is not None and self._reloader is not None:
                 await self._until_base_is_read(published)

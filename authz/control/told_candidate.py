@@ -8,6 +8,7 @@ from authz.canary.candidate_standing import CandidateStanding, CandidateState
 _TOLD = {
     CanaryState.NONE: CandidateState.IN_FORCE,  # it is what is in force for all
     CanaryState.IN_FORCE: CandidateState.IN_FORCE,
+    CanaryState.SHADOW: CandidateState.SHADOW,
     CanaryState.REFUSED: CandidateState.REFUSED,
     CanaryState.ABORTED: CandidateState.ABORTED,
 }

@@ -134,6 +134,7 @@ def test_control_without_what_it_needs_is_wrong_usage() -> None:
     [
         (("--canary", "5%"), 2, "need --candidate"),
         (("--candidate", "next"), 2, "needs --canary or --canary-workload"),
+        (("--candidate", "next", "--audit", "somewhere"), 2, "--policies, --mesh and --listen are needed"),  # in shadow
         (("--candidate", "next", "--canary", "5"), 1, "a share is written as `5%`"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from authz.canary.canary_engine import CanaryEngine
 from authz.canary.canary_judge import AbortBound
 from authz.canary.canary_selection import CanarySelection
 from authz.canary.canary_source import CanarySource
@@ -22,6 +23,7 @@ from authz.canary.candidate_terms import CandidateTerms
 from authz.control.canary_follower import CanaryFollower
 from authz.control.mesh_follower import MeshFollower
 from authz.core.errors import SettingsError
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
@@ -41,7 +43,9 @@ def policy(path: str) -> str:
 class Rollout:
     """A mesh followed with a candidate for ``server-v1``."""
 
-    def __init__(self, folder: Path, *names: str, validator: Any = None, published: Any = None) -> None:
+    def __init__(
+        self, folder: Path, *names: str, validator: Any = None, published: Any = None, is_shadowed: bool = False
+    ) -> None:
         self.folder, self.out, self.candidate = folder, folder / "state", folder / "next"
         self.mesh, self.policies = folder / "mesh.yaml", folder / "policies"
         if not self.policies.exists():
@@ -49,8 +53,8 @@ class Rollout:
             self.mesh.write_bytes(description(Ports()))
             self.write(self.policies, policy("/old"))
         self.said: list[str] = []
-        selection = CanarySelection(names=frozenset(names or ("server-v1",)))
-        source = CanarySource(self.candidate, selection, published=published)
+        selection = CanarySelection(names=frozenset(names or (() if is_shadowed else ("server-v1",))))
+        source = CanarySource(self.candidate, selection, published=published, is_shadowed=is_shadowed)
         self.canary = CanaryFollower(
             source, self.policies, self.mesh, folder / "keep", clock=time, say=self.said.append
         )
@@ -126,6 +130,28 @@ async def test_a_candidate_comes_and_goes_and_touches_the_filters_of_whom_it_is_
         await rollout.until(lambda one: one.state is CanaryState.NONE and rollout.files() == before)
         assert any("in force for 1 of" in line for line in rollout.said)
         assert rollout.said.count("candidate none: every workload has the policies in force") == 1
+
+
+async def test_one_that_chooses_nobody_is_beside_the_policies_in_force_and_touches_no_file(tmp_path: Path) -> None:
+    seen: list[PoliciesByWorkload] = []
+
+    def deliver(_: object, files: object, policies: PoliciesByWorkload, some: object) -> None:
+        seen.append(policies)
+
+    rollout = Rollout(tmp_path, is_shadowed=True)
+    rollout.follower._deliver = deliver
+    async with following(rollout):
+        rollout.write(rollout.candidate, policy("/new"))
+        status = await rollout.until(lambda one: one.state is CanaryState.SHADOW and len(seen) > 1)
+        assert (status.chosen, status.reason) == ((), "")
+        beside = seen[-1]
+        assert isinstance(beside, CanaryEngine)
+        assert (beside.names, beside.candidate.version) == (frozenset(), status.version)
+        assert beside.version == seen[0].version
+        shutil.rmtree(rollout.candidate)
+        await rollout.until(lambda one: one.state is CanaryState.NONE and seen[-1] is not beside)
+        assert seen[-1].version == seen[0].version
+    assert any("in shadow: every workload keeps the policies in force" in line for line in rollout.said)
 
 
 @pytest.mark.parametrize(

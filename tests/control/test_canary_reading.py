@@ -27,8 +27,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def reading(folder: Path, published: Any = None) -> CanaryReading:
-    source = CanarySource(folder / "next", CanarySelection(names=frozenset({"web"})), published=published)
+def reading(folder: Path, published: Any = None, *, is_shadowed: bool = False) -> CanaryReading:
+    selection = CanarySelection(names=frozenset({"web"}))
+    source = CanarySource(folder / "next", selection, published=published, is_shadowed=is_shadowed)
     return CanaryReading(source, folder / "mesh.yaml", lambda: 100.0)
 
 
@@ -60,6 +61,16 @@ async def test_one_that_was_pushed_is_read_with_what_is_said_of_it(
     is_there = await read.load()
     assert (is_there, read.snapshot is not None, bool(read.reason), read.in_shadow) == found
     assert read.terms == (told if is_there else None)
+    read.stop()
+
+
+async def test_one_in_shadow_alone_is_read_where_records_are_taken(folder: Path) -> None:
+    pushed = Pushed()
+    pushed.told = NOBODY
+    write(folder, policy("/new"))
+    read = reading(folder, pushed, is_shadowed=True)
+    assert await read.load()
+    assert (read.snapshot is not None, read.in_shadow, read.terms) == (True, 0, NOBODY)
     read.stop()
 
 

@@ -32,6 +32,7 @@ def delivered(state: CanaryState, reason: str = "", number: int = 8) -> CanarySt
         pytest.param(
             LAID, 0, delivered(CanaryState.IN_FORCE), replace(LAID, state=CandidateState.IN_FORCE), id="delivered"
         ),
+        pytest.param(LAID, 0, delivered(CanaryState.SHADOW), LAID, id="decided in shadow here"),
         pytest.param(
             LAID, 0, delivered(CanaryState.NONE), replace(LAID, state=CandidateState.IN_FORCE),
             id="the same as what is in force for all",
