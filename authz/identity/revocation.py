@@ -32,7 +32,7 @@ class Revocations:
         """Say what is revoked, or None."""
         if serial in self.serials:
             return f"the certificate with serial number {serial:x} is revoked"
-        if str(spiffe_id) in self.spiffe_ids:
+        if self.spiffe_ids and str(spiffe_id) in self.spiffe_ids:
             return f"the identity `{spiffe_id}` is revoked"
         return None
 

@@ -36,6 +36,7 @@ _LEADING = (LISTENER_TYPE, ROUTES_TYPE)
 _RETIRED = (CLUSTER_TYPE, ENDPOINTS_TYPE)
 """What stays as long as something may lead to it."""
 _ORDERED = frozenset(CHAIN + FREE)
+_CHAINED = frozenset(CHAIN)
 _NOTHING: TypeWorld = {}
 
 
@@ -101,7 +102,10 @@ class Conversation:
     @property
     def is_settled(self) -> bool:
         """Whether every response was answered."""
-        return not any(one.is_waiting for one in self.subscriptions.values())
+        for one in self.subscriptions.values():  # noqa: SIM110  # asked three times at every answer of every proxy
+            if one.is_waiting:
+                return False
+        return True
 
     def has(self, world: ProxyWorld) -> bool:
         """Whether this Envoy was sent this very world, and has answered it."""
@@ -114,9 +118,15 @@ class Conversation:
     def _due(self, *, is_delta: bool) -> list[Push]:
         self._is_delta = is_delta
         self.is_impatient = self.is_impatient and not self.is_settled
-        pushes = []
-        for type_url in (*FREE, *(other for other in self.subscriptions if other not in _ORDERED)):
+        there = self._world.get
+        busy = [url for url, one in self.subscriptions.items() if not one.is_at_rest(there(url, _NOTHING))]
+        pushes: list[Push] = []
+        if not busy:
+            return pushes  # after most answers
+        for type_url in (*FREE, *(other for other in busy if other not in _ORDERED)):
             pushes += self._push(type_url, keeps=False)
+        if _CHAINED.isdisjoint(busy):
+            return pushes  # new filters refer to nothing
         keeps = any(self._is_unsettled(type_url) for type_url in _LEADING)
         for together in (_RETIRED, (LISTENER_TYPE,), (ROUTES_TYPE,)):
             for type_url in together:
@@ -142,12 +152,13 @@ class Conversation:
         if one.rejection and self._is_delta and not one.is_waiting:
             one.forget_refused()
         there = self._world.get(type_url, _NOTHING)
-        if one.is_done(there) and not one.unknown and (one.nonce or one.sent):
+        changed, gone = ((), ()) if one.done is there else (one.changed(there), one.gone(there))
+        if not (changed or gone or one.unknown) and (one.nonce or one.sent):
+            one.done = there
             return []
-        changed, gone = one.changed(there), () if keeps else one.gone(there)
-        wanted = one.wanted(there)
+        wanted, done = one.wanted(there), None if keeps else there
         if keeps:
-            wanted = {**{name: one.sent[name] for name in one.gone(there)}, **wanted}
+            wanted, gone = {**{name: one.sent[name] for name in gone}, **wanted}, ()
         if self._is_delta:
             missing = tuple(sorted(one.unknown - wanted.keys() - set(gone)))
             one.unknown.clear()
@@ -160,13 +171,13 @@ class Conversation:
         is_listed = type_url in WITH_WILDCARD and (bool(gone) or is_new)
         if not (changed or removed or is_listed):
             if gone:  # nobody needs to be told
-                one.sent, one.done = wanted, None
+                one.sent, one.done = wanted, done
             return []
         self._note_awaited(type_url, changed)
         if self._is_delta:
             resources = self._with_untaken(one, changed, wanted)
         one.untaken |= {resource.name for resource in changed}
-        one.sent, one.done = wanted, None
+        one.sent, one.done = wanted, done
         self._nonce += 1
         one.nonce, one.is_waiting, one.pushed = str(self._nonce), True, version_of(wanted.values())
         return [Push(type_url, one.pushed, one.nonce, resources, removed, self._is_delta)]

@@ -113,10 +113,10 @@ def digest(data: bytes) -> str:
 
 def version_of(resources: Iterable[Discovered]) -> str:
     """The version of several resources together: of one alone its own."""
-    found = [f"{one.name}\0{one.version}" for one in resources]
+    found = tuple(resources)
     if len(found) == 1:
-        return found[0].rpartition("\0")[2]
-    return digest("\n".join(sorted(found)).encode())
+        return found[0].version
+    return digest("\n".join(sorted(f"{one.name}\0{one.version}" for one in found)).encode())
 
 
 def _varint(number: int) -> bytes:

@@ -73,9 +73,9 @@ class Subscription:
         Raises ValueError for too many.
         """
         asked = dict.fromkeys(names)
-        _demand_few(self.names | asked)
         if not asked:
             return
+        _demand_few(self.names | asked)
         self.done = None
         self.is_wildcard = self.is_wildcard or WILDCARD in asked
         added = {name: None for name in asked if name != WILDCARD}
@@ -130,21 +130,28 @@ class Subscription:
             self.done = there
         return self.done is there
 
+    def is_at_rest(self, there: TypeWorld) -> bool:
+        """Whether there is surely nothing to do: of most types of most proxies, at each change and answer."""
+        return (
+            self.done is there
+            and not self.is_waiting
+            and not self.rejection
+            and not self.unknown
+            and bool(self.nonce or self.sent)
+        )
+
     def changed(self, there: TypeWorld) -> tuple[Discovered, ...]:
         """What it is to have and has not been sent in this version, by name."""
-        found = [one for name, one in self.wanted(there).items() if _version(self.sent, name) != one.version]
-        return tuple(sorted(found, key=lambda one: one.name))
+        wanted = there if self.is_wildcard else self.wanted(there)
+        sent = self.sent.get
+        found = [one for name, one in wanted.items() if (old := sent(name)) is None or old.version != one.version]
+        return tuple(sorted(found, key=lambda one: one.name) if len(found) > 1 else found)
 
     def gone(self, there: TypeWorld) -> tuple[str, ...]:
         """What it was sent and is no longer to have."""
-        return tuple(
-            sorted(name for name in self.sent if name not in there or not (self.is_wildcard or name in self.names))
-        )
-
-
-def _version(sent: Mapping[str, Discovered], name: str) -> str | None:
-    found = sent.get(name)
-    return None if found is None else found.version
+        if self.is_wildcard:
+            return tuple(sorted(self.sent.keys() - there.keys()))
+        return tuple(sorted(name for name in self.sent if name not in there or name not in self.names))
 
 
 def _demand_few(names: Mapping[str, None]) -> None:

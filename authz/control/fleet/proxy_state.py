@@ -7,6 +7,9 @@ from authz.control.fleet.fleet_figures import ProxyState, TypeState
 from authz.control.fleet.fleet_snapshot import FleetMember
 from authz.control.fleet.proxy_stream import ProxyStream
 
+_MAY_BE_LEFT = frozenset((SECRET_TYPE,))
+"""A proxy without mutual TLS asks for none of these."""
+
 
 def state_of(member: FleetMember, stream: ProxyStream, *, is_connected: bool) -> ProxyState:
     """A proxy as the newest of its streams shows it, or did when that ended."""
@@ -25,9 +28,7 @@ def state_of(member: FleetMember, stream: ProxyStream, *, is_connected: bool) ->
 
 def has_everything(member: FleetMember, conversation: Conversation) -> bool:
     """Whether a proxy has taken all that there is for it: it has also asked for every type of that, but for secrets."""
+    if not conversation.has(member.world):
+        return False
     asked = conversation.subscriptions
-    return (
-        conversation.has(member.world)
-        and not any(one.rejection for one in asked.values())
-        and all(url in asked or url == SECRET_TYPE for url in member.world)
-    )
+    return (member.world.keys() - asked.keys()) <= _MAY_BE_LEFT and not any([one.rejection for one in asked.values()])
