@@ -216,11 +216,12 @@ class DiscoveryServer:
         if isinstance(member, Refused):
             self._refuse(stock, str(stream.evidence), node, member.reason)
             await context.abort(STATUS[member.cause], member.reason)
-        stream.node = member.name
-        if member.name not in self._streams:
-            self._streams[member.name] = set()
-            self.moves += 1
-        self._streams[member.name].add(stream)
+        if not stream.node:
+            stream.node = member.name
+            if member.name not in self._streams:
+                self._streams[member.name] = set()
+                self.moves += 1
+            self._streams[member.name].add(stream)
         self._states.pop(member.name, None)
         pushes = conversation.update(member.world)
         if item is not None:
@@ -236,7 +237,7 @@ class DiscoveryServer:
             self.standings.touch(stream.node)
             pushes += conversation.go_on()
         stream.watch(self._answers)
-        self.standings.note(stream.node, self._clock(), is_current=has_everything(member, conversation))
+        self.standings.note(stream.node, self._clock(), is_current=not pushes and has_everything(member, conversation))
         return pushes
 
     def _member(self, stock: Stock, stream: ProxyStream, node: str) -> FleetMember | Refused:
@@ -256,15 +257,15 @@ class DiscoveryServer:
     def _note(self, stock: Stock, stream: ProxyStream, request: Request, world: ProxyWorld) -> None:
         """Count and log what a request says: an ACK, a NACK, names of others."""
         short = SHORT_NAMES.get(request.type_url, "other")
-        node = stream.node
-        if request.response_nonce:
-            self.standings.answer(node, self._clock(), is_refusal=request.HasField("error_detail"))
-        if request.HasField("error_detail"):
+        node, is_answer, is_refusal = stream.node, bool(request.response_nonce), request.HasField("error_detail")
+        if is_answer:
+            self.standings.answer(node, self._clock(), is_refusal=is_refusal)
+        if is_refusal:
             self.figures.rejected[short] += 1
             if self._words.take(node, self._clock()):
                 words = request.error_detail.message[:MAX_WORDS]
                 log.error("%s refused %s, keeps the old one: %s", node, short, words)
-        elif request.response_nonce:
+        elif is_answer:
             self.figures.acknowledged[short] += 1
         named = (
             request.resource_names_subscribe

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from math import isfinite
+from time import monotonic
 
 from authz.control.discovery.conversation import Conversation, Request
 from authz.identity.registration import SvidPeer
@@ -41,9 +42,10 @@ class Inbox:
     Thousands of streams wake at a change of all, and each answers.
     """
 
-    __slots__ = ("_items", "_room", "_taker")
+    __slots__ = ("_items", "_loop", "_room", "_taker")
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # asking for it is a call of the system
         self._items: deque[Request | None] = deque()
         self._taker: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -65,19 +67,24 @@ class Inbox:
     async def put(self, item: Request | None) -> None:
         """Put one when there is room."""
         while self.full():
-            self._room = asyncio.get_running_loop().create_future()
+            self._room = self._future()
             await self._room
         self.put_nowait(item)
 
     async def get(self) -> Request | None:
         """Take the oldest when there is one."""
         while not self._items:
-            self._taker = asyncio.get_running_loop().create_future()
+            self._taker = self._future()
             await self._taker
         item = self._items.popleft()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         return item
+
+    def _future(self) -> "asyncio.Future[None]":
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.create_future()
 
 
 class Waits:
@@ -96,18 +103,20 @@ class Waits:
 
     def add(self, stream: "ProxyStream") -> None:
         """Look at this one later; it may be here several times."""
-        loop = asyncio.get_running_loop()
-        self._waiting.append((loop.time() + self._seconds, stream))
+        self._waiting.append((monotonic() + self._seconds, stream))
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._run, loop)
+            self._run_in(self._seconds)
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
+    def _run_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._run)
+
+    def _run(self) -> None:
+        now = monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             self._look(self._waiting.popleft()[1])
         self._timer = None
         if self._waiting:
-            self._timer = loop.call_at(max(self._waiting[0][0], now + GRAIN_SECONDS), self._run, loop)
+            self._run_in(max(self._waiting[0][0] - now, GRAIN_SECONDS))
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +141,7 @@ class ProxyStream:
     told: set[str] = field(default_factory=set)
     """Names that were refused to it, so that each is recorded once."""
     _waits_since: float | None = None
-    """By the loop's clock; None while every response was answered."""
+    """By the clock that never goes back; None while every response was answered."""
     _ending: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
@@ -151,14 +160,14 @@ class ProxyStream:
         if self.conversation.is_settled:
             self._waits_since = None
         elif self._waits_since is None and not self.conversation.is_impatient:
-            self._waits_since = asyncio.get_running_loop().time()
+            self._waits_since = monotonic()
             waits.add(self)
 
     def look(self) -> None:
         """See for how long an answer has been waited for."""
         if self._waits_since is None or self.is_closed:
             return
-        if self._waits_since + ANSWER_SECONDS <= asyncio.get_running_loop().time():
+        if self._waits_since + ANSWER_SECONDS <= monotonic():
             self._waits_since, self.is_out_of_patience = None, True
             self.wake()
 
