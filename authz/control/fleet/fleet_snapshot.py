@@ -98,14 +98,16 @@ class FleetSnapshot:
         members: dict[str, FleetMember] = {}
         for workload in workloads if some is None else some:
             name = workload.name
-            before = self._members.get(name)
-            known = None if some is None else self._renewed(name, files, made)
+            before, used_before = self._members.get(name), self._uses.get(name, {})
+            known = None if some is None else self._renewed(used_before, files, made)
             used = uses[name] = known or dict(self._used(name, files, made))
-            if before is not None and before.spiffe_id == workload.spiffe_id and _same(used, self._uses[name]):
+            if before is not None and before.spiffe_id == workload.spiffe_id and _same(used, used_before):
                 members[name] = before
-            else:
-                world = self._world(name, used.values())
-                members[name] = FleetMember(name, workload.spiffe_id, _kept(world, before.world if before else {}))
+                continue
+            world = _replaced(before.world, used_before, used) if before is not None and known else None
+            if world is None:
+                world = _kept(self._world(name, used.values()), before.world if before else {})
+            members[name] = FleetMember(name, workload.spiffe_id, world)
         if some is not None:
             self._made |= made.by_name
             self._uses |= uses
@@ -115,18 +117,21 @@ class FleetSnapshot:
         self._made, self._uses, self._members = made.by_name, uses, members
         return dict(members)
 
-    def _renewed(self, proxy: str, files: Mapping[str, bytes], made: _Making) -> _Uses | None:
+    def _renewed(self, before: _Uses, files: Mapping[str, bytes], made: _Making) -> _Uses | None:
         """The files of a proxy where their names are those of before; None where that must be looked at."""
-        found = dict(self._uses.get(proxy, {}))
-        for name, one in found.items():
-            if files.get(name) is not one.content:
-                if name not in files:
-                    return None
-                if name not in made.by_name:
-                    made.by_name[name] = self._read(name, files, made)
-                found[name] = made.by_name[name]
-                if found[name].named != one.named:
-                    return None
+        found = before
+        for name, one in before.items():
+            content = files.get(name)
+            if content is one.content:
+                continue
+            if content is None:
+                return None
+            new = made.by_name.get(name)
+            if new is None:
+                new = made.by_name[name] = self._read(name, files, made)
+            if new.named != one.named:
+                return None
+            found = {**found, name: new}
         return found
 
     def _used(self, proxy: str, files: Mapping[str, bytes], made: _Making) -> Iterator[tuple[str, _Made]]:
@@ -176,6 +181,29 @@ class FleetSnapshot:
 def _kept(world: ProxyWorld, before: ProxyWorld) -> ProxyWorld:
     """The world in which types that are as they were are the very objects of before: a stream looks at others alone."""
     return {url: old if (old := before.get(url)) == new else new for url, new in world.items()}
+
+
+def _replaced(world: ProxyWorld, before: _Uses, used: _Uses) -> ProxyWorld | None:
+    """
+    The world in which what some files have become is replaced: with filters alone it costs less than a new one.
+
+    None where a file has other resources than before, or one that another file has as well.
+    """
+    if len({*map(id, before.values())}) < len(before):
+        return None
+    types: dict[str, Mapping[str, Discovered]] = dict(world)
+    for name, one in used.items():
+        old = before[name]
+        if one is old:
+            continue
+        if len(one.resources) != len(old.resources):
+            return None
+        for (url, new), (url_before, found) in zip(one.resources, old.resources, strict=True):
+            if url != url_before or new.name != found.name or types[url].get(new.name) is not found:
+                return None
+            if new is not found and new != found:
+                types[url] = {**types[url], new.name: new}
+    return types
 
 
 def _is_discovered(path: str, files: Mapping[str, bytes]) -> bool:
