@@ -43,14 +43,22 @@ class MeshInForce:
         if found is None:
             return None
         some = tuple(mesh.workload(name) for name in sorted(found))
-        is_as_it_was = all(self._reasons(one, native) == self.kept.get(one.name, ()) for one in some)
+        known: dict[tuple[bytes, ...], tuple[str, ...]] = {}
+        is_as_it_was = all(self._reasons(one, native, known) == self.kept.get(one.name, ()) for one in some)
         return some if is_as_it_was else None
 
-    def _reasons(self, workload: MeshWorkload, native: Native) -> tuple[str, ...]:
-        """As ``keep_check`` finds them."""
+    def _reasons(
+        self, workload: MeshWorkload, native: Native, known: dict[tuple[bytes, ...], tuple[str, ...]]
+    ) -> tuple[str, ...]:
+        """As ``keep_check`` finds them; ``known`` are those of other workloads by the digests of what they have."""
         if not self.given.is_native(workload):
             return ()
-        return report(native.engine, workload.workload, has_evidence=self.given.include_peer_certificate).reasons
+        digests = native.engine.digests_for(workload.workload)
+        found = known.get(digests) if digests else None
+        if found is None:
+            has_evidence = self.given.include_peer_certificate
+            found = known[digests] = report(native.engine, workload.workload, has_evidence=has_evidence).reasons
+        return found
 
 
 @dataclass(frozen=True, slots=True)

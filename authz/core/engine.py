@@ -147,6 +147,7 @@ class Engine:
         )
         self._introspections = {one.issuer: one for one in mesh.introspections}
         self._workloads: dict[tuple[str, frozenset[tuple[str, str]]], WorkloadPolicies] = {}
+        self._digests: dict[tuple[int, ...], tuple[bytes, ...]] = {}
         self._sets = SharedSets(mesh, indexed=indexed)
 
     def for_workload(self, workload: Workload) -> WorkloadPolicies:
@@ -173,13 +174,21 @@ class Engine:
         blob = self.resources.digests
         if not blob:
             return ()
-        own = [*self._ordinals(workload), *self._authenticating(workload), len(blob) // DIGEST - 1]
-        return tuple(sorted(blob[number * DIGEST : (number + 1) * DIGEST] for number in own))
+        own = (*self._ordinals(workload), *self._authenticating(workload), len(blob) // DIGEST - 1)
+        found = self._digests.get(own)
+        if found is None:
+            if len(self._digests) >= MAX_WORKLOADS:
+                self._digests.clear()
+            found = tuple(sorted(blob[number * DIGEST : (number + 1) * DIGEST] for number in own))
+            self._digests[own] = found
+        return found
 
     def _authenticating(self, workload: Workload) -> Iterator[int]:
         """Numbers of the RequestAuthentications that apply to a workload; they follow those of the policies."""
-        labels, namespaces = dict(workload.labels), self._namespaces(workload)
         read = self.resources
+        if not read.request_authentications:
+            return
+        labels, namespaces = dict(workload.labels), self._namespaces(workload)
         for number, item in enumerate(read.request_authentications, len(read.authorization_policies)):
             namespace = item.metadata.namespace
             if namespace in namespaces and applies(item.target, namespace, workload.namespace, labels):
@@ -217,7 +226,8 @@ class Engine:
         return found
 
     def _namespaces(self, workload: Workload) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.mesh.root_namespace, workload.namespace)))
+        root, own = self.mesh.root_namespace, workload.namespace
+        return (root,) if root == own else (root, own)
 
     def _ordinals(self, workload: Workload) -> Iterator[int]:
         labels = dict(workload.labels)

@@ -40,6 +40,9 @@ class FiledWorkloads:
     def selected(self, scope: PolicyScope, root_namespace: str) -> Iterator[Workload]:
         """The workloads to which a policy applies (RE-15 to RE-19)."""
         namespace, target = scope
+        if not target.match_labels and not target.target_refs:
+            yield from self._candidates(namespace, target, root_namespace)
+            return
         for workload in self._candidates(namespace, target, root_namespace):
             is_in_scope = namespace in (root_namespace, workload.namespace)
             if is_in_scope and applies(target, namespace, workload.namespace, dict(workload.labels)):

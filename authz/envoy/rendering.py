@@ -97,13 +97,13 @@ class Rendering:
         native: Native | None = None,
     ) -> RenderedFiles | None:
         """
-        The files of some workloads, where nothing but policies and token rules differs from what was last rendered.
+        Render some workloads, where nothing but policies and token rules differs from what was last rendered.
 
         Others have what they had. Which workloads, that is for the caller to know.
 
         Returns:
-            None where these policies change more than the files of these proxies: who is spoken to in plaintext is in
-            the endpoints of all callers.
+            Their files that are made anew. None where these policies change more than the files of these proxies: who
+            is spoken to in plaintext is in the endpoints of all callers.
 
         Raises:
             LoadError: an extension is refused.
@@ -112,15 +112,17 @@ class Rendering:
         for workload in workloads:
             before = self._proxies.get(workload.name)
             policies = policy_dependencies(workload, mode_of, options, native)
-            if before is None or _plaintext(before.policies[0]) != _plaintext(policies[0]):
+            if before is None:
                 return None
-            made = before.files
-            if before.policies != policies:
-                extended = extended_resources(mesh, mode_of, options, native, workload)
-                made = render_proxy(mesh, workload, mode_of, options, native, extended)
-                if made.keys() != before.files.keys():
-                    return None
-                self._proxies[workload.name] = _Proxy(policies, before.mesh, made)
+            if before.policies == policies:
+                continue
+            if _plaintext(before.policies[0]) != _plaintext(policies[0]):
+                return None
+            extended = extended_resources(mesh, mode_of, options, native, workload)
+            made = render_proxy(mesh, workload, mode_of, options, native, extended)
+            if made.keys() != before.files.keys():
+                return None
+            self._proxies[workload.name] = _Proxy(policies, before.mesh, made)
             files |= made
         return files
 

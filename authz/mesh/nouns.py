@@ -164,6 +164,12 @@ class MeshWorkload:
     telemetry: WorkloadTelemetry = field(default_factory=WorkloadTelemetry)
     """What Telemetries say of its logs and spans."""
     location: Location = field(default=NOWHERE, compare=False)
+    workload: Workload = field(init=False, repr=False, compare=False)
+    """The noun by which policies are selected (RE-15 to RE-19); asked for again and again."""
+
+    def __post_init__(self) -> None:
+        noun = Workload(self.namespace, frozenset(self.labels.items()), self.service_account, self.name)
+        object.__setattr__(self, "workload", noun)
 
     @property
     def is_gateway(self) -> bool:
@@ -195,11 +201,6 @@ class MeshWorkload:
     def speaks_mtls_at(self, port: int) -> bool:
         """Whether a gateway's server at a port takes mTLS of the mesh, which PeerAuthentication says of sidecars."""
         return any(server.port == port and server.tls is TlsMode.ISTIO_MUTUAL for server in self.servers)
-
-    @property
-    def workload(self) -> Workload:
-        """The noun by which policies are selected (RE-15 to RE-19)."""
-        return Workload(self.namespace, frozenset(self.labels.items()), self.service_account, self.name)
 
     @property
     def listening(self) -> tuple[int, ...]:
