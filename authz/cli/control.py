@@ -179,7 +179,7 @@ def _log() -> None:
 
 
 async def _serve(plane: "ControlPlane", ports: dict[str, int], truth: "TruthClient | None") -> None:
-    from authz.service.loading.garbage import settle
+    from authz.service.loading.garbage import DISCOVERY, settle
     from authz.service.ports.handshakes import HANDSHAKES
     from authz.service.ports.log import other_log_level, set_log_level  # with it come the settings
     from authz.service.ports.signals import on_signals
@@ -196,7 +196,7 @@ async def _serve(plane: "ControlPlane", ports: dict[str, int], truth: "TruthClie
     HANDSHAKES.of_grpc()
     try:
         await plane.start()
-        settle()  # a walk over a large mesh takes seconds, in which no proxy is answered
+        settle(DISCOVERY)  # a walk over a large mesh takes seconds, in which no proxy is answered
         shown = ", ".join(f"{door} port {port}" for door, port in ports.items())
         terminal.remark(f"serving discovery ({shown})")
         tasks = {asyncio.create_task(plane.run()), asyncio.create_task(stopping.wait())}
