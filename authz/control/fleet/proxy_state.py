@@ -31,4 +31,4 @@ def has_everything(member: FleetMember, conversation: Conversation) -> bool:
     if not conversation.has(member.world):
         return False
     asked = conversation.subscriptions
-    return (member.world.keys() - asked.keys()) <= _MAY_BE_LEFT and not any([one.rejection for one in asked.values()])
+    return (member.world.keys() - asked.keys()) <= _MAY_BE_LEFT and not any(one.rejection for one in asked.values())

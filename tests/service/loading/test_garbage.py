@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from authz.service.loading.garbage import LOADING, SERVING, SWITCH_SECONDS, beside_checks, settle
+from authz.service.loading.garbage import DISCOVERY, LOADING, SERVING, SWITCH_SECONDS, beside_checks, settle
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +30,11 @@ def test_thresholds_and_turns_are_as_before_even_when_something_fails() -> None:
         assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
         raise ValueError("broken")
     assert (gc.get_threshold(), sys.getswitchinterval()) == before
+
+
+def test_where_no_checks_are_answered_nothing_is_walked_because_policies_are_read() -> None:
+    settle(DISCOVERY)
+    with beside_checks():
+        assert gc.get_threshold() == DISCOVERY
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
+    assert gc.get_threshold() == DISCOVERY
