@@ -147,7 +147,6 @@ class Engine:
         )
         self._introspections = {one.issuer: one for one in mesh.introspections}
         self._workloads: dict[tuple[str, frozenset[tuple[str, str]]], WorkloadPolicies] = {}
-        self._digests: dict[tuple[int, ...], tuple[bytes, ...]] = {}
         self._sets = SharedSets(mesh, indexed=indexed)
 
     def for_workload(self, workload: Workload) -> WorkloadPolicies:
@@ -174,14 +173,8 @@ class Engine:
         blob = self.resources.digests
         if not blob:
             return ()
-        own = (*self._ordinals(workload), *self._authenticating(workload), len(blob) // DIGEST - 1)
-        found = self._digests.get(own)
-        if found is None:
-            if len(self._digests) >= MAX_WORKLOADS:
-                self._digests.clear()
-            found = tuple(sorted(blob[number * DIGEST : (number + 1) * DIGEST] for number in own))
-            self._digests[own] = found
-        return found
+        own = [*self._ordinals(workload), *self._authenticating(workload), len(blob) // DIGEST - 1]
+        return tuple(sorted([blob[number * DIGEST : (number + 1) * DIGEST] for number in own]))
 
     def _authenticating(self, workload: Workload) -> Iterator[int]:
         """Numbers of the RequestAuthentications that apply to a workload; they follow those of the policies."""
@@ -226,8 +219,7 @@ class Engine:
         return found
 
     def _namespaces(self, workload: Workload) -> tuple[str, ...]:
-        root, own = self.mesh.root_namespace, workload.namespace
-        return (root,) if root == own else (root, own)
+        return tuple(dict.fromkeys((self.mesh.root_namespace, workload.namespace)))
 
     def _ordinals(self, workload: Workload) -> Iterator[int]:
         labels = dict(workload.labels)

@@ -164,8 +164,7 @@ class MeshWorkload:
     telemetry: WorkloadTelemetry = field(default_factory=WorkloadTelemetry)
     """What Telemetries say of its logs and spans."""
     location: Location = field(default=NOWHERE, compare=False)
-    workload: Workload = field(init=False, repr=False, compare=False)
-    """The noun by which policies are selected (RE-15 to RE-19); asked for again and again."""
+    workload: Workload = field(init=False, repr=False, compare=False)  # what policies select (RE-15 to RE-19)
 
     def __post_init__(self) -> None:
         noun = Workload(self.namespace, frozenset(self.labels.items()), self.service_account, self.name)
