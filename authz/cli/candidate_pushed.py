@@ -14,7 +14,16 @@ from authz.cli import terminal
 from authz.cli.candidate_views import standing_lines, standings_json
 from authz.cli.fleet_source import look_through
 from authz.cli.policy_publishing import finish
-from authz.cli.policy_push import in_force, known_keys, not_policies, of_policies, own_name, prepare, revisions_of
+from authz.cli.policy_push import (
+    Proposal,
+    in_force,
+    known_keys,
+    not_policies,
+    of_policies,
+    own_name,
+    prepare,
+    revisions_of,
+)
 from authz.cli.policy_views import candidate_json, told_candidates
 from authz.core.attributes import Json
 from authz.truth.fleet_candidate import FleetCandidate
@@ -91,7 +100,8 @@ def promote_pushed(
         manifest = bundle.manifest
         lifetime = manifest.expires - manifest.created if manifest.expires is not None else None
         said = f"candidate {terms.number}: {message or candidate.message}".removesuffix(": ")
-        pushed = prepare(url, files, kept, before, author or own_name(), said, manifest.provenance, lifetime, None)
+        provenance = replace(manifest.provenance, author=author or own_name())
+        pushed = prepare(Proposal(url, files, kept, before, said, provenance, lifetime))
         pushed = replace(pushed, head=replace(pushed.head, promoted_from=terms.number))
         finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
 

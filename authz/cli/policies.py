@@ -1,6 +1,7 @@
 """``authz policies``: revisions of policies in the truth of a fleet: pushed, listed, shown, rolled back."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from authz.bundles.whole_bundle import Bundle, read_bundle, refuse_bundle
 from authz.cli import terminal
 from authz.cli.bundle_contents import duration_seconds
 from authz.cli.policy_publishing import finish
-from authz.cli.policy_push import in_force, known_keys, own_name, prepare, push, revisions_of
+from authz.cli.policy_push import Proposal, in_force, known_keys, own_name, prepare, push, revisions_of
 from authz.cli.policy_views import (
     bundle_json,
     candidate_json,
@@ -153,9 +154,8 @@ def rollback(
         if expires:
             lifetime = duration_seconds(expires)
         said = f"rollback to revision {revision}" + (f": {message}" if message else "")
-        pushed = prepare(
-            url, old.files, kept, before, author or own_name(), said, manifest.provenance, lifetime, head.number
-        )
+        provenance = replace(manifest.provenance, author=author or own_name())
+        pushed = prepare(Proposal(url, old.files, kept, before, said, provenance, lifetime), head.number)
         finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -103,10 +103,8 @@ def push(
         if kept is not None and MESH in kept.files and mesh is None and wanted is None:
             raise BundleRefused("what is in force has a mesh description, and without --mesh it would be lost")
         lifetime = duration_seconds(expires) if expires else None
-        if wanted is None:
-            pushed = prepare(url, files, kept, before, who, message, provenance, lifetime, None)
-        else:
-            pushed = prepare_candidate(url, files, kept, before, who, message, provenance, lifetime, wanted)
+        proposed = Proposal(url, files, kept, before, message, replace(provenance, author=who), lifetime)
+        pushed = prepare(proposed) if wanted is None else prepare_candidate(proposed, wanted)
         if (report := pushed.report) is not None:  # commands in it are for what is here
             pushed = replace(pushed, report=replace(report, path=named[0], mesh=str(mesh) if mesh else report.mesh))
         finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
@@ -148,69 +146,71 @@ def in_force(
         raise TruthAway(f"{error}; nothing was pushed") from error
 
 
-def prepare(
-    url: str,
-    files: Mapping[str, bytes],
-    kept: Bundle | None,
-    before: "KeptHead | None",
-    author: str,
-    message: str,
-    provenance: Provenance,
-    lifetime: int | None,
-    rollback_of: int | None,
-) -> Pushed:
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A whole set of files to be pushed, and what is in force now."""
+
+    url: str
+    """Of the truth."""
+    files: Mapping[str, bytes]
+    kept: Bundle | None
+    """Content of what is in force; None where nothing is."""
+    before: "KeptHead | None"
+    message: str
+    provenance: Provenance
+    """Its author is who pushes."""
+    lifetime: int | None
+    """Seconds for which it may be put in force; None: for ever."""
+
+    def build(self, number: int, now: int, candidate: CandidateTerms | None = None) -> bytes:
+        """A bundle that nobody has signed yet. Raises BundleRefused."""
+        return build_bundle(
+            self.files, fleet=read_truth_address(self.url).fleet, revision=number, created=now,
+            expires=now + self.lifetime if self.lifetime is not None else None,
+            provenance=self.provenance, candidate=candidate,
+        )  # fmt: skip
+
+
+def prepare(proposed: Proposal, rollback_of: int | None = None) -> Pushed:
     """
     Build the next revision, which nobody has signed yet, and compare it with what is in force.
 
     Raises:
         BundleRefused, LoadError: it cannot be built, or one of both sets cannot be compared.
     """
-    now = int(time.time())
+    now, before, files = int(time.time()), proposed.before, proposed.files
     number, reserved = (before.head.next_number, before.head.reserved) if before is not None else (1, 0)
-    own = Provenance(provenance.commit, author, provenance.tool)
-    archive = build_bundle(
-        files, fleet=read_truth_address(url).fleet, revision=number, created=now,
-        expires=now + lifetime if lifetime is not None else None, provenance=own,
-    )  # fmt: skip
-    old = dict(kept.files) if kept is not None else {}
+    archive = proposed.build(number, now)
+    old = dict(proposed.kept.files) if proposed.kept is not None else {}
     changes = _changes(old, files)
     head = PolicyHead(
         number,
         UNSIGNED,
         now,
-        author,
-        message,
+        proposed.provenance.author,
+        proposed.message,
         len(files),
         *_counts(changes),
         rollback_of=rollback_of,
         reserved=reserved,
     )
-    return Pushed(head, archive, before, changes, _compared(old, files) if kept is not None else None)
+    return Pushed(head, archive, before, changes, _compared(old, files) if proposed.kept is not None else None)
 
 
-def prepare_candidate(
-    url: str,
-    files: Mapping[str, bytes],
-    kept: Bundle | None,
-    before: "KeptHead | None",
-    author: str,
-    message: str,
-    provenance: Provenance,
-    lifetime: int | None,
-    wanted: WantedCandidate,
-) -> Pushed:
+def prepare_candidate(proposed: Proposal, wanted: WantedCandidate) -> Pushed:
     """
     Build a candidate beside what is in force, which nobody has signed yet, and compare it with that.
 
-    All but policies is as it is in force: what ``files`` has of it must be the same.
+    All but policies is as it is in force: what the proposal has of it must be the same.
 
     Raises:
         BundleRefused, LoadError: as ``prepare``; nothing is in force, more than policies is changed, or a workload is
             not described.
     """
+    kept, before = proposed.kept, proposed.before
     if kept is None or before is None:
         raise BundleRefused("nothing is in force that a candidate could be beside: push it without --candidate")
-    policies, rest = of_policies(files), not_policies(files)
+    policies, rest = of_policies(proposed.files), not_policies(proposed.files)
     if other := sorted(name for name, data in rest.items() if kept.files.get(name) != data):
         raise BundleRefused(
             f"a candidate changes policies alone, and `{other[0]}` is not what is in force: push that first"
@@ -219,12 +219,9 @@ def prepare_candidate(
     _refuse_unknown_workloads(whole, wanted)
     now, number = int(time.time()), before.head.next_number
     terms = CandidateTerms(number, before.head.number, wanted.selection, wanted.bound)
-    archive = build_bundle(
-        whole, fleet=read_truth_address(url).fleet, revision=number, created=now,
-        expires=now + lifetime if lifetime is not None else None,
-        provenance=Provenance(provenance.commit, author, provenance.tool), candidate=terms,
-    )  # fmt: skip
+    archive = replace(proposed, files=whole).build(number, now, terms)
     changes = _changes(kept.files, whole)
+    author, message = proposed.provenance.author, proposed.message
     own = PushedCandidate(number, UNSIGNED, now, author, message, len(whole), *_counts(changes))
     head = replace(before.head, reserved=number, candidate=own)
     return Pushed(head, archive, before, changes, _compared(dict(kept.files), whole), terms)
