@@ -1,6 +1,7 @@
 """
 Real servers of NATS for tests: one, or a cluster of three, with or without TLS. Each can be killed and started again.
 
+    servers = shared_servers()                                     a fixture: one, for all tests of a module
     with truth_servers(tmp_path) as servers:                       one, for this machine alone
     with truth_servers(tmp_path, 3, tls=True) as servers:          three, whose clients have roles
         with servers.client(TruthRole.READER) as client: …
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from authz.truth.server_configuration import (
     server_configuration,
 )
 from authz.truth.truth_address import TruthAccess, TruthAddress
+from authz.truth.truth_bucket import TruthBucket
 from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
 
 FLEET, TRUST_DOMAIN, NAME = "shop", "mesh.test", "truth.shop"
@@ -170,6 +172,25 @@ def truth_servers(
         yield servers
     finally:
         servers.stop()
+
+
+def shared_servers(count: int = 1, *, tls: bool = False) -> Callable[[pytest.TempPathFactory], Iterator[NatsServers]]:
+    """A fixture, called as what it is assigned to: ``truth_servers`` for all tests of a module or a room."""
+
+    @pytest.fixture(scope="module")
+    def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+        with truth_servers(tmp_path_factory.mktemp("truth"), count, tls=tls) as running:
+            yield running
+
+    return servers
+
+
+def emptied(client: TruthClient, what: str) -> TruthBucket:
+    """A bucket without the keys that an earlier test put there."""
+    bucket = TruthBucket(client, what)
+    for key, entry in bucket.entries().items():
+        bucket.delete(key, entry.revision)
+    return bucket
 
 
 def free_ports(number: int) -> list[int]:

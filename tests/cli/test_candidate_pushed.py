@@ -16,7 +16,7 @@ from authz.cli.policy_push import prepare
 from authz.service.workers.published import published_policies
 from authz.service.workers.taken_report import server_name
 from authz.settings.settings import Settings
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, shared_servers
 
 pytestmark = pytest.mark.slow  # real servers of the truth
 
@@ -44,10 +44,7 @@ spec:
 """
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth")) as running:
-        yield running
+servers = shared_servers()
 
 
 class Runner:

@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from authz.truth.truth_bucket import KEY_SETS, TruthBucket
 from authz.truth.truth_client import TruthClient
 from tests.demo.serving import serving
 from tests.mesh.meshes import Ports, description
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, shared_servers
 
 pytestmark = pytest.mark.slow
 KEYS = jwks_text(list(make_keys({"one": {"kty": "EC", "kid": "one"}}).values()))
@@ -33,10 +32,7 @@ spec: {jwtRules: [{issuer: https://issuer.example, jwksUri: 'URI'}]}
 """
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth"), tls=True) as running:
-        yield running
+servers = shared_servers(tls=True)
 
 
 def write_mesh(folder: Path, uri: str) -> None:

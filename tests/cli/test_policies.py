@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from authz.truth.server_configuration import SERVER_PATH
 from authz.truth.server_reporter import ServerReporter, TakenState
 from authz.truth.truth_bucket import POLICIES, TruthBucket
 from authz.truth.truth_client import TruthAway, TruthChanged
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, shared_servers, truth_servers
 
 pytestmark = pytest.mark.slow  # real servers of the truth
 
@@ -31,10 +30,7 @@ spec: {rules: [{to: [{operation: {methods: [METHOD]}}]}]}
 """
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth")) as running:
-        yield running
+servers = shared_servers()
 
 
 @pytest.fixture

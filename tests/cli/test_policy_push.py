@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from authz.truth import truth_client
 from authz.truth.policy_revisions import PolicyRevisions
 from authz.truth.truth_bucket import TruthBucket
 from authz.truth.truth_client import TruthAway, TruthRefused
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, shared_servers
 
 POLICY = """apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -29,10 +29,7 @@ BOUND_SECONDS = 30.0
 """For a push that fails; that it ends is the point, not how fast this machine is."""
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth"), 3) as running:
-        yield running
+servers = shared_servers(3)
 
 
 class Pushing:

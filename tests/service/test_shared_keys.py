@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,12 @@ from authz.settings.sections import Sections
 from authz.sources.keys.key_sharing import KeySharing
 from authz.truth.server_configuration import TruthRole
 from authz.truth.truth_bucket import KEY_SETS, TruthBucket
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, shared_servers
 
 SOURCE = "uri:https://issuer/keys"
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth"), tls=True) as running:
-        yield running
+servers = shared_servers(tls=True)
 
 
 def sharing(servers: NatsServers, role: TruthRole = TruthRole.READER) -> KeySharing:

@@ -5,13 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from authz.truth.truth_client import TruthClient
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, shared_servers
 
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth")) as running:
-        yield running
+servers = shared_servers()
 
 
 @pytest.fixture(scope="module")

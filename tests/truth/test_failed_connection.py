@@ -1,7 +1,6 @@
 """What is said of a server that cannot be reached: by real servers with TLS, and with certificates that do not fit."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,12 @@ from authz.identity.ca import CertificateAuthority
 from authz.identity.secret_files import write_secret_files
 from authz.truth.truth_address import TruthAccess, TruthAddress
 from authz.truth.truth_client import TruthAway, TruthClient
-from tests.nats_server import NAME, TRUST_DOMAIN, NatsServers, free_ports, truth_servers
+from tests.nats_server import NAME, TRUST_DOMAIN, NatsServers, free_ports, shared_servers
 
 DAY = 24 * 3600.0
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth"), tls=True) as running:
-        yield running
+servers = shared_servers(tls=True)
 
 
 def why(address: TruthAddress, access: TruthAccess) -> str:

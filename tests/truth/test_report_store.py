@@ -17,25 +17,20 @@ from authz.truth.server_configuration import TruthRole
 from authz.truth.server_reporter import ServerReporter, TakenState
 from authz.truth.truth_bucket import FLEET, TruthBucket, bucket_name, stream_of
 from authz.truth.truth_client import TruthAway, TruthChanged, TruthClient, TruthRefused
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, emptied, shared_servers, truth_servers
 
 CURRENT = ProxyReport("", True, True, "", 1.0)
 REPORT = ReplicaReport("one", CONTROL, 0.0, "7", 0.0)
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("nats"), tls=True) as made:
-        yield made
+servers = shared_servers(tls=True)
 
 
 @pytest.fixture
 def client(servers: NatsServers) -> Iterator[TruthClient]:
     """Nobody has reported."""
     with servers.client() as made:
-        bucket = TruthBucket(made, FLEET)
-        for key, entry in bucket.entries().items():
-            bucket.delete(key, entry.revision)
+        emptied(made, FLEET)
         yield made
 
 

@@ -21,7 +21,7 @@ from authz.identity.ca import CertificateAuthority
 from authz.identity.secret_files import SECRET_MODE, write_file
 from authz.truth.truth_bucket import SECURITY, TruthBucket
 from authz.truth.truth_client import TruthClient
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, emptied, shared_servers
 
 OWN = TrustDomain("mesh.test")
 KEY, OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32)), Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
@@ -30,10 +30,7 @@ REVOKED = b"serial:4f7f\n"
 NOW = 1_800_000_000
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth")) as found:
-        yield found
+servers = shared_servers()
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +42,7 @@ def connected(servers: NatsServers) -> Iterator[TruthClient]:
 @pytest.fixture
 def bucket(connected: TruthClient) -> TruthBucket:
     """Without entries and revocations."""
-    found = TruthBucket(connected, SECURITY)
-    for key, entry in found.entries().items():
-        found.delete(key, entry.revision)
-    return found
+    return emptied(connected, SECURITY)
 
 
 def rules(directory: Path, *keys: Ed25519PrivateKey) -> CommonRules:

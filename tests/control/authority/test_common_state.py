@@ -39,15 +39,12 @@ from authz.truth.truth_bucket import LEDGER, SECURITY, TruthBucket
 from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
 from tests.control.authority.test_sds import enrol, refusal
 from tests.control.authority.test_several_authorities import MESH, RATINGS, Member, renewed
-from tests.nats_server import NAME, NatsServers, truth_servers
+from tests.nats_server import NAME, NatsServers, emptied, shared_servers, truth_servers
 
 ENTRIES = f"entries:\n- {{ spiffeID: {RATINGS}, parentID: spiffe://mesh.test/node/a }}\n"
 
 
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth")) as server:
-        yield server
+truth = shared_servers()
 
 
 @pytest.fixture
@@ -55,9 +52,7 @@ def client(truth: NatsServers) -> Iterator[TruthClient]:
     """Connected, and nothing is in the buckets."""
     with truth.client() as client:
         for what in (SECURITY, LEDGER):
-            bucket = TruthBucket(client, what)
-            for key, entry in bucket.entries().items():
-                bucket.delete(key, entry.revision)
+            emptied(client, what)
         yield client
 
 

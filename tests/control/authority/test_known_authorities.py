@@ -16,23 +16,16 @@ from authz.identity.announcing import another_authority, keep_announced
 from authz.identity.ca import CertificateAuthority
 from authz.identity.jwt_keys import JwtKeys
 from authz.truth.truth_bucket import SECURITY, TruthBucket
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, emptied, shared_servers
 
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth")) as servers:
-        yield servers
+truth = shared_servers()
 
 
 @pytest.fixture
 def bucket(truth: NatsServers) -> Iterator[TruthBucket]:
     """Empty."""
     with truth.client() as client:
-        found = TruthBucket(client, SECURITY)
-        for key, entry in found.entries().items():
-            found.delete(key, entry.revision)
-        yield found
+        yield emptied(client, SECURITY)
 
 
 def test_a_change_of_the_root_names_whoever_died_and_goes_on_when_that_one_is_forgotten(

@@ -20,7 +20,7 @@ from authz.sources.published.candidate_follower import AGAIN_SECONDS, FOLDER, NO
 from authz.sources.published.policy_follower import PolicyFollower
 from authz.truth.policy_head import CandidateAbort, PolicyHead, PushedCandidate
 from authz.truth.policy_revisions import KeptHead, PolicyRevisions
-from tests.nats_server import NatsServers, truth_servers
+from tests.nats_server import NatsServers, shared_servers, truth_servers
 from tests.sources.published import published
 from tests.sources.published.published import KEY, NOW, POISON, Replica, bundle, in_force, trial
 
@@ -29,10 +29,7 @@ pytestmark = pytest.mark.slow  # real servers of the truth
 SELECTION = CanarySelection(Fraction(1, 20), frozenset({"web-v1"}))
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    with truth_servers(tmp_path_factory.mktemp("truth")) as running:
-        yield running
+servers = shared_servers()
 
 
 def candidate(number: int, base: int, text: bytes = b"next", **changes: object) -> bytes:
