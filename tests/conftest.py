@@ -1,7 +1,9 @@
 """What holds for all tests."""
 
 import gc
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,10 @@ pytest_plugins = ["tests.offers"]
 # A busy machine is no finding: examples have no deadline, and slow generation is not an error.
 settings.register_profile("authz", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("authz")
+
+# Hundreds of processes import the same files: what one has compiled, the others need not compile again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell's background job ignores Ctrl-C, and so would everything that tests start and want to interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

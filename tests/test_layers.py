@@ -176,6 +176,15 @@ def modules() -> Mapping[str, Path]:
     return {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
+def _called(node: ast.Call) -> str:
+    """The last name of what is called."""
+    match node.func:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+        case _:
+            return ""
+
+
 @cache
 def imported(source: str) -> tuple[str, ...]:
     found: list[str] = []
@@ -185,7 +194,7 @@ def imported(source: str) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
             found += (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and _called(node).endswith(("import_module", "__import__")):
             written = [one.value for one in node.args[:1] if isinstance(one, ast.Constant)]
             found += (name for name in written if isinstance(name, str))
     return tuple(found)
@@ -260,9 +269,9 @@ def files() -> dict[str, frozenset[str]]:
     }
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in modules().items()])
-def test_every_import_goes_downwards(module: str, path: Path) -> None:
-    assert list(breaches(room_of(module), path.read_text())) == []
+def test_every_import_goes_downwards() -> None:
+    found = {module: list(breaches(room_of(module), path.read_text())) for module, path in modules().items()}
+    assert {module: names for module, names in found.items() if names} == {}
 
 
 def test_every_arrow_that_is_allowed_is_used() -> None:

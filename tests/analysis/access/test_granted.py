@@ -1,6 +1,7 @@
 """Who can do something: what the words of grants say is what the engine lets through."""
 
 from collections.abc import Mapping
+from functools import cache
 from random import Random
 
 import pytest
@@ -226,13 +227,23 @@ def _requests(both: PolicyPair, question: RequestSet, seed: int) -> list[Witness
     return [] if model.undecided else list(combinations(model, Random(seed), 8))
 
 
-def compare(seed: int, question: RequestSet) -> tuple[str, list[str]]:
-    """One random set of policies: the answer, and the requests of which the words say something else."""
+@cache
+def questions_about(seed: int) -> tuple[PolicyPair, AccessQuestions] | None:
+    """A random set of policies, and all questions of ``ASKED`` about it; None where it is refused."""
     made = random_pair(seed)
     if made is None:
-        return "refused", []
+        return None
     both = PolicyPair(made.pair.new, made.pair.new, made.pair.is_gateway, made.pair.ports)
-    found = AccessQuestions(both, [EVERYTHING, question]).access(question)
+    return both, AccessQuestions(both, list(ASKED.values()))
+
+
+def compare(seed: int, question: RequestSet) -> tuple[str, list[str]]:
+    """One random set of policies: the answer, and the requests of which the words say something else."""
+    about = questions_about(seed)
+    if about is None:
+        return "refused", []
+    both, questions = about
+    found = questions.access(question)
     wrong = [] if found.unconfirmed is None else [f"seed {seed}: not confirmed"]
     for witness in _requests(both, question, seed) if found.answer != "not decided" else ():
         if witness.token.new not in (0, 200):
