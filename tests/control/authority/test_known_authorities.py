@@ -87,3 +87,24 @@ def test_what_the_forgotten_one_said_is_kept_until_its_root_is_retired(
     with truth.client() as client:
         CommonState(client, AuthorityFiles(tmp_path / "first")).look()
     assert [file.name for file in others.iterdir()] == ["b.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("b*",), 1, "`b*` is not a name of an authority"),  # the servers would take it for many
+        (("B",), 1, "`B` is not a name of an authority"),
+        (("first",), 1, "`first` is the authority in"),
+        (("b", "--truth", ""), 2, "--truth is needed"),
+    ],
+)
+def test_what_may_not_be_forgotten_is_refused(
+    tmp_path: Path, truth: NatsServers, bucket: TruthBucket, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    CertificateAuthority.create("mesh.test", time.time()).save(tmp_path / "ca")
+    for name in ("b", "b2", "first"):
+        bucket.put(f"authorities.{name}", b"announced")
+    place = ("--ca", str(tmp_path / "ca"), "--truth", str(truth.address))
+    done = CliRunner().invoke(application, ["ca", "authority", "forget", *place, "--force", *arguments])
+    assert (done.exit_code, said in done.output) == (code, True)
+    assert bucket.entries().keys() == {"authorities.b", "authorities.b2", "authorities.first"}

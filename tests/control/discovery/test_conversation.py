@@ -19,7 +19,7 @@ from authz.control.discovery.discovered import (
     ProxyWorld,
     Push,
 )
-from authz.control.discovery.overdue import MOST_WAITS, waits_of
+from authz.control.discovery.overdue import waits_of
 from authz.control.discovery.subscription import MAX_NAMES
 
 TYPES = {short: url for url, short in SHORT_NAMES.items()}
@@ -228,14 +228,6 @@ def test_of_clusters_without_an_answer_it_is_said_what_they_may_wait_for(is_delt
     assert waits_of(proxy.stream.subscriptions, there)[:2] == (told[0], "`c` waits for endpoints that are not here")
     proxy.answer(last, "b: no")
     assert waits_of(proxy.stream.subscriptions, there) == ()
-
-
-def test_of_many_clusters_without_an_answer_the_first_are_named() -> None:
-    proxy = settled(WORLD, is_delta=True)
-    there = WORLD | world(cds="a1 b1 c1 d1 e1 f1 g1 h1")
-    proxy.stream.update(there)
-    said = waits_of(proxy.stream.subscriptions, there)
-    assert (len(said), said[-1]) == (MOST_WAITS + 1, "and 2 more")
 
 
 def test_of_a_name_that_does_not_exist_a_delta_says_so_and_the_state_of_the_world_nothing() -> None:
