@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.core.spiffe import TrustDomain
 from authz.demo.checks.traffic_rules_in_force import ASKS_RATINGS, PRODUCTPAGE
@@ -31,9 +30,10 @@ from authz.identity.registration import UnixPeer, granted, read_entries
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh, MeshWorkload
 from tests.mesh.meshes import logins
+from tests.yaml_text import read_yaml
 
 ROOT = Path(__file__).parent.parent
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+COMPOSE = read_yaml((ROOT / "docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 TEXT = (ROOT / "envoy-configs" / "mesh.yaml").read_bytes()
@@ -78,7 +78,7 @@ def files() -> list[str]:
 def all_services() -> list[Any]:
     found = []
     for file in files():
-        for name, service in yaml.safe_load((ROOT / file).read_text())["services"].items():
+        for name, service in read_yaml((ROOT / file).read_text())["services"].items():
             found.append(pytest.param(name, SERVICES.get(name, {}) | service, id=f"{file}:{name}"))
     return found
 
@@ -339,8 +339,8 @@ def test_only_the_front_door_is_open_to_other_machines() -> None:
 
 # --- the override file and the check's -------------------------------------------------------------------------------
 
-OVERRIDE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / MORE[0]).read_text())["services"]
-CHECK: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / MORE[1]).read_text())["services"]
+OVERRIDE: dict[str, dict[str, Any]] = read_yaml((ROOT / MORE[0]).read_text())["services"]
+CHECK: dict[str, dict[str, Any]] = read_yaml((ROOT / MORE[1]).read_text())["services"]
 
 
 @pytest.mark.parametrize("name", [name for name in OVERRIDE if "istio" in str(OVERRIDE[name].get("image"))])
@@ -393,7 +393,7 @@ def test_the_check_has_a_way_into_every_application_it_plays() -> None:
 
 # --- native enforcement ----------------------------------------------------------------------------------------------
 
-NATIVE_FILE: dict[str, Any] = yaml.safe_load((ROOT / MORE[2]).read_text())
+NATIVE_FILE: dict[str, Any] = read_yaml((ROOT / MORE[2]).read_text())
 NATIVE: dict[str, dict[str, Any]] = NATIVE_FILE["services"]
 FOLLOWER = "authz-0"
 SPEAKS_TCP = "ratingsdb-v1"

@@ -16,15 +16,15 @@ from typing import Any
 
 import click
 import pytest
-import yaml
 
 from authz.cli import application
 from authz.mesh.description import read_mesh_description
 from authz.policy.reader import read_policies
+from tests.yaml_text import read_yaml
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "docker-compose.fleet.yaml"
-COMPOSE = yaml.safe_load(FILE.read_text())
+COMPOSE = read_yaml(FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 FOLDER = ROOT / "docs" / "compose" / "fleet"
 SCRIPT = FOLDER / "fleet.sh"

@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 
+from tests.yaml_text import read_yaml
+
 ROOT = Path(__file__).parents[1] / "mesh"
-CASES: list[dict[str, Any]] = yaml.safe_load((ROOT / "istio_rules.yaml").read_text())
+CASES: list[dict[str, Any]] = read_yaml((ROOT / "istio_rules.yaml").read_text())
 MESH = (ROOT / "istio_mesh.yaml").read_text()
 PROXIES = {
     "near": ("app", {"app": "near", "version": "v1"}, "north/a/1"),

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from authz.analysis.verify.trial_certificates import Identities
 from authz.core.attributes import Workload
 from authz.core.resources import MeshConfig
@@ -29,6 +27,7 @@ from authz.envoy.render import render_all
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Address, InboundPort, Mesh, MeshWorkload, Place, Protocol
 from tests.envoy.rig import Proxy, envoy_arguments
+from tests.yaml_text import read_yaml
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
@@ -113,9 +112,9 @@ def sidecar(
     mesh, workload = flavour.rendered(name, upstreams)
     options = RenderOptions(workers=1, check_timeout_seconds=5.0, check_try_seconds=4.0)  # a busy machine is no refusal
     files = render_all(mesh, options=options)
-    listeners = yaml.safe_load(files[f"lds/{name}.yaml"])["resources"]
+    listeners = read_yaml(files[f"lds/{name}.yaml"])["resources"]
     if flavour.is_gateway:
-        bootstrap = yaml.safe_load(files[f"envoy/{name}.yaml"])
+        bootstrap = read_yaml(files[f"envoy/{name}.yaml"])
         bootstrap["node"]["metadata"]["labels"][LABEL_PROXY] = "gateway"
         files[f"envoy/{name}.yaml"] = json.dumps(bootstrap).encode()
         table = routes.to_cluster("gateway", naming.app_cluster(workload.inbound[0]))

@@ -21,6 +21,7 @@ from authz.envoy.render import render_all
 from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
 from tests.envoy.rig import Authority, CheckServer, Proxy, envoys, eventually, free_ports, get
+from tests.yaml_text import read_yaml
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
@@ -103,7 +104,7 @@ class Running:
         files = render_all(mesh, lambda _workload, _port: mode)
         hashes = hash_policies(mesh, mesh.workload("client"), HOST, subset, 80)
         name = f"rds/client.outbound_{self.port}.yaml"
-        routes = yaml.safe_load(files[name])
+        routes = read_yaml(files[name])
         for route in routes["resources"][0]["virtual_hosts"][0]["routes"]:
             route["route"]["cluster"] = f"outbound|80|{subset}|{HOST}"
             route["route"]["hash_policy"] = [as_json(one) for one in hashes]

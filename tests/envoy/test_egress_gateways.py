@@ -9,7 +9,6 @@ from string import Template
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.core.errors import Problem, Severity
 from authz.envoy.render import render_all
@@ -17,8 +16,9 @@ from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.envoy.rig import ALLOW, DENY, Application, Authority, CheckServer, application, envoys, free_ports, get
+from tests.yaml_text import read_yaml
 
-DATA = yaml.safe_load((Path(__file__).parents[1] / "mesh" / "istio_egress.yaml").read_text())
+DATA = read_yaml((Path(__file__).parents[1] / "mesh" / "istio_egress.yaml").read_text())
 NAMES = ("gateway_http", "gateway_tls", "out_http", "out_tls", "outside_http", "outside_tls", "unwritten")
 PORTS = {name: 21000 + i for i, name in enumerate(NAMES)}
 HOST = "shop.example.com"
@@ -34,7 +34,7 @@ def described(way: str, ports: dict[str, int] = PORTS, more: str = "") -> tuple[
 def rendered(way: str) -> dict[str, Any]:
     mesh, problems = described(way)
     assert [problem for problem in problems if problem.severity is Severity.ERROR] == []
-    return {name: yaml.safe_load(content) for name, content in render_all(mesh).items() if name.endswith(".yaml")}
+    return {name: read_yaml(content) for name, content in render_all(mesh).items() if name.endswith(".yaml")}
 
 
 def clusters(files: dict[str, Any], proxy: str) -> dict[str, Any]:

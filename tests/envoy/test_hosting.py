@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from authz.envoy.hosting import HostTls, hosting_address, hosting_bootstrap, hosting_listener, hosting_tls
 from authz.envoy.messages import as_json
@@ -12,6 +11,7 @@ from authz.envoy.options import Authz, RenderOptions
 from authz.envoy.render import render_all
 from authz.mesh.description import read_mesh_description
 from tests.mesh.meshes import logins
+from tests.yaml_text import read_yaml
 
 MESH = Path(__file__).parents[2] / "envoy-configs" / "mesh.yaml"
 
@@ -67,7 +67,7 @@ def test_a_proxy_with_the_server_inside_asks_only_itself() -> None:
     files = render_all(mesh, options=RenderOptions(authz=Authz.EMBEDDED, logins=logins(mesh)))
     assert "eds/authz.yaml" not in files
     for workload in mesh.workloads:
-        resources = yaml.safe_load(files[f"envoy/{workload.name}.yaml"])["static_resources"]
+        resources = read_yaml(files[f"envoy/{workload.name}.yaml"])["static_resources"]
         place = {"path": f"run/{workload.name}.authz.sock"}
         assert resources["listeners"][0]["address"]["pipe"] == {**place, "mode": 0o600}
         (cluster,) = (cluster for cluster in resources["clusters"] if cluster["name"] == "authz")

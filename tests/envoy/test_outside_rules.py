@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.core.resources import MtlsMode
 from authz.envoy.render import permissive, render_all
@@ -18,6 +17,7 @@ from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh, MeshWorkload
 from tests.envoy.rig import Application, Authority, CheckServer, application, envoys, free_ports, get
 from tests.mesh.meshes import Ports, description
+from tests.yaml_text import read_yaml
 
 OWN = "  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: certs/outside/ca.crt}}"
 
@@ -32,7 +32,7 @@ def described(rule: str, ports: Ports = Ports()) -> Mesh:  # noqa: B008  # a fro
 
 
 def cluster(mesh: Mesh, name: str) -> Any:
-    found = yaml.safe_load(render_all(mesh)["cds/egress.yaml"])["resources"]
+    found = read_yaml(render_all(mesh)["cds/egress.yaml"])["resources"]
     return next(one for one in found if one["name"] == name)
 
 
@@ -61,9 +61,9 @@ def test_a_subset_and_a_port_have_tls_of_their_own() -> None:
 
 def test_a_named_credential_is_followed_below_certs() -> None:
     files = render_all(described("  trafficPolicy: {tls: {mode: MUTUAL, credentialName: partner}}"))
-    (pair,) = yaml.safe_load(files["sds/partner.yaml"])["resources"]
+    (pair,) = read_yaml(files["sds/partner.yaml"])["resources"]
     assert pair["tls_certificate"]["private_key"] == {"filename": "certs/partner/tls.key"}
-    (roots,) = yaml.safe_load(files["sds/partner-cacert.yaml"])["resources"]
+    (roots,) = read_yaml(files["sds/partner-cacert.yaml"])["resources"]
     assert roots["validation_context"]["trusted_ca"] == {"filename": "certs/partner/ca.crt"}
 
 
@@ -126,18 +126,18 @@ def test_every_port_of_a_host_outside_has_a_cluster_of_its_own() -> None:
     assert originated["transport_socket"]["typed_config"]["sni"] == "other.example.com"
     assert "transport_socket" not in cluster(mesh, "outbound|8080||known.example.com")
     files = render_all(mesh)
-    (made,) = yaml.safe_load(files["eds/known.example.com_80.yaml"])["resources"]
+    (made,) = read_yaml(files["eds/known.example.com_80.yaml"])["resources"]
     assert made["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] == 8443
-    tunnels = [one["name"] for one in yaml.safe_load(files["cds/egress.yaml"])["resources"] if "tunnel" in one["name"]]
+    tunnels = [one["name"] for one in read_yaml(files["cds/egress.yaml"])["resources"] if "tunnel" in one["name"]]
     assert [name.split("|")[1] for name in tunnels if "|" in name] == ["443", "80", "8080", "6379"]
 
 
 def test_a_sidecar_names_the_port_by_which_the_egress_gateway_chooses() -> None:
     files = render_all(several_ports())
-    (table,) = yaml.safe_load(files["rds/client-v1.outbound_8080.yaml"])["resources"]
+    (table,) = read_yaml(files["rds/client-v1.outbound_8080.yaml"])["resources"]
     (route,) = table["virtual_hosts"][0]["routes"]
     assert route["route"]["host_rewrite_literal"] == "known.example.com:8080"
-    listener = yaml.safe_load(files["lds/egress.yaml"])["resources"][0]
+    listener = read_yaml(files["lds/egress.yaml"])["resources"][0]
     http = listener["filter_chains"][0]["filters"][-1]["typed_config"]["route_config"]
     known = next(one for one in http["virtual_hosts"] if one["name"] == "known.example.com")
     ways = {

@@ -17,6 +17,7 @@ from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
 from tests.envoy.rig import ALLOW, DENY, Application, Authority, CheckServer, Proxy, application, envoys, free_ports
 from tests.mesh.meshes import Ports, description
+from tests.yaml_text import read_yaml
 
 KNOWN, OTHER = "known.example.com", "localhost"
 QUERIES = "dns_cache.outside.dns_query_attempt"
@@ -51,7 +52,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     files = render_all(mesh)
     if request.param != "as rendered":
         for name in ("envoy/egress.yaml", "cds/egress.yaml", "lds/egress.yaml"):
-            files[name] = yaml.safe_dump(everywhere(yaml.safe_load(files[name]), ports.outside)).encode()
+            files[name] = yaml.safe_dump(everywhere(read_yaml(files[name]), ports.outside)).encode()
     write_files(state, files)
     authority, outside = Authority.new(), Authority.new()
     authority.issue(state / "certs" / "egress", str(mesh.workload("egress").spiffe_id))
@@ -165,10 +166,10 @@ def test_both_ways_are_checked_and_bytes_wait_for_the_answer(options: RenderOpti
     """XA-164, XA-165."""
     mesh, _ = read_mesh_description([("mesh.yaml", description(Ports()))])
     files = render_all(mesh, options=options)
-    bootstrap = yaml.safe_load(files["envoy/egress.yaml"])
+    bootstrap = read_yaml(files["envoy/egress.yaml"])
     listeners = bootstrap["static_resources"].get("listeners", [])
     if options.listeners is Listeners.DYNAMIC:
-        listeners = yaml.safe_load(files["lds/egress.yaml"])["resources"]
+        listeners = read_yaml(files["lds/egress.yaml"])["resources"]
     by_name = {listener["name"]: listener for listener in listeners}
     chains = by_name["egress_15023"]["filter_chains"]
     assert [chain["filter_chain_match"] for chain in chains] == [
@@ -182,4 +183,4 @@ def test_both_ways_are_checked_and_bytes_wait_for_the_answer(options: RenderOpti
         assert (proxy["cluster"], proxy["upstream_connect_mode"]) == (cluster, "ON_DOWNSTREAM_DATA")
     assert "address" not in by_name["outside-any-by-name"]
     assert [one["name"] for one in bootstrap["bootstrap_extensions"]] == ["envoy.bootstrap.internal_listener"]
-    assert "bootstrap_extensions" not in yaml.safe_load(files["envoy/ingress.yaml"])
+    assert "bootstrap_extensions" not in read_yaml(files["envoy/ingress.yaml"])

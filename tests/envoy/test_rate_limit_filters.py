@@ -16,6 +16,7 @@ from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh
 from tests.mesh.meshes import Ports, description
 from tests.mesh.test_rate_limits import policy
+from tests.yaml_text import read_yaml
 
 EVERYTHING = """
     RATE:
@@ -50,7 +51,7 @@ def rendered(found: Mesh, enforce: Enforce = Enforce.CHECK, listeners: Listeners
     engine = compile_engine(Resources(), found.config)
     options = RenderOptions(enforce=enforce, listeners=listeners)
     files = render_all(found, permissive, options, Native(engine))
-    return {name: yaml.safe_load(data) for name, data in files.items()}
+    return {name: read_yaml(data) for name, data in files.items()}
 
 
 def filters(files: dict[str, Any], proxy: str) -> dict[str, list[list[str]]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from authz.cli import application
@@ -30,6 +29,7 @@ from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.envoy.rig import Authority
 from tests.mesh.meshes import Ports, description, logins
+from tests.yaml_text import read_yaml
 
 ROOT = Path(__file__).parents[2]
 BOOKINFO = ROOT / "envoy-configs" / "mesh.yaml"
@@ -67,7 +67,7 @@ def fixed(mode: MtlsMode) -> MtlsModeOf:
 
 
 def parsed(files: dict[str, bytes], name: str) -> Any:
-    return yaml.safe_load(files[name])
+    return read_yaml(files[name])
 
 
 def listener(files: dict[str, bytes], proxy: str, port: int) -> Any:

@@ -29,6 +29,7 @@ from tests.envoy.test_documentation import Application, free_port
 from tests.mesh.meshes import Ports, description
 from tests.mesh.test_telemetry import EXPRESSIONS
 from tests.prometheus import wait_for
+from tests.yaml_text import read_yaml
 
 TELEMETRY = """
 ---
@@ -117,7 +118,7 @@ def bookish(spec: str, providers: str = PROVIDERS) -> Mesh:
 def managers(files: dict[str, bytes], proxy: str) -> dict[str, Any]:
     """The configuration of every connection manager and TCP proxy, by listener."""
     found = {}
-    for listener in yaml.safe_load(files[f"lds/{proxy}.yaml"])["resources"]:
+    for listener in read_yaml(files[f"lds/{proxy}.yaml"])["resources"]:
         for chain in listener.get("filter_chains", ()):
             found[listener["name"]] = chain["filters"][-1]["typed_config"]
     return found
@@ -186,7 +187,7 @@ def test_nothing_thins_the_record_of_a_proxy_that_decides_by_itself(
         options = RenderOptions(enforce=Enforce.NATIVE, listeners=Listeners.STATIC)
         made = render_all(bookish(spec), options=options, native=Native(engine))["envoy/server-v1.yaml"]
         files["lds/server-v1.yaml"] = yaml.dump(
-            {"resources": yaml.safe_load(made)["static_resources"]["listeners"]}
+            {"resources": read_yaml(made)["static_resources"]["listeners"]}
         ).encode()
     found = managers(files, "server-v1")
     assert len(found) == 2
@@ -242,7 +243,7 @@ def test_spans_go_where_and_as_a_telemetry_says() -> None:
     assert "istio.authorization.dry_run.deny_policy.name" in tags
     cluster = "collector|443||known.example.com"
     assert tracing["provider"]["typed_config"]["grpc_service"]["envoy_grpc"]["cluster_name"] == cluster
-    clusters = {one["name"]: one for one in yaml.safe_load(files["cds/server-v1.yaml"])["resources"]}
+    clusters = {one["name"]: one for one in read_yaml(files["cds/server-v1.yaml"])["resources"]}
     assert clusters[cluster]["eds_cluster_config"]["service_name"] == "known.example.com_443"
     assert clusters["collector|4317||otel.example.com"]["type"] == "STRICT_DNS"
     assert "transport_socket" in clusters["collector|80||server.app.svc.cluster.local"], "mTLS of the mesh"

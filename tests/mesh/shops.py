@@ -5,7 +5,9 @@ from typing import Any
 
 import yaml
 
-CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "virtual_services.yaml").read_text())
+from tests.yaml_text import read_yaml
+
+CASES: list[dict[str, Any]] = read_yaml((Path(__file__).parent / "virtual_services.yaml").read_text())
 SERVICES = {
     "web": [(80, "HTTP")],
     "reviews": [(9080, "HTTP")],

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.core.errors import Problem
 from authz.envoy.listeners import listeners
@@ -23,6 +22,7 @@ from authz.envoy.route_tables import route_tables
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.mesh.shops import BOTH, CASES, OURS, virtual_services
+from tests.yaml_text import read_all_yaml
 
 Json = Any
 ISTIO: dict[str, Json] = json.loads((Path(__file__).parent / "istio_virtual_services.json").read_text())["cases"]
@@ -167,4 +167,4 @@ def test_every_case_is_held_against_istio() -> None:
 
 
 def test_the_cases_are_readable_yaml() -> None:
-    assert all(yaml.safe_load_all(virtual_services(case)) for case in CASES)
+    assert all(read_all_yaml(virtual_services(case)) for case in CASES)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.core.errors import Problem, Severity
 from authz.envoy.options import Listeners, RenderOptions
@@ -15,8 +14,9 @@ from authz.envoy.render import render_all
 from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
+from tests.yaml_text import read_yaml
 
-DATA: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "istio_tasks.yaml").read_text())
+DATA: dict[str, Any] = read_yaml((Path(__file__).parent / "istio_tasks.yaml").read_text())
 
 
 def documents(task: str) -> Iterator[dict[str, Any]]:

@@ -13,12 +13,13 @@ from tests.envoy.rig import Authority
 from tests.mesh.meshes import Ports, description
 from tests.mesh.mutated import accepted_by_envoy, mutations
 from tests.mesh.test_traffic_entries import TEXT
+from tests.yaml_text import read_all_yaml, read_yaml
 
 KINDS = ("Gateway", "Sidecar", "ServiceEntry", "WorkloadEntry", "WorkloadGroup")
 COUNT = 200
 WITH_ENVOY = 12
 SEED = 53
-DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
+DOCUMENTS: list[dict[str, Any]] = list(read_all_yaml(TEXT))
 
 
 def documents(kind: str) -> list[dict[str, Any]]:
@@ -27,7 +28,7 @@ def documents(kind: str) -> list[dict[str, Any]]:
 
 def read(text: str) -> tuple[Mesh, tuple[Problem, ...]]:
     """The mesh with a document in the place of the one with its kind and name."""
-    mutated = yaml.safe_load(text)
+    mutated = read_yaml(text)
     others = [one for one in DOCUMENTS if (one["kind"], one["metadata"]) != (mutated["kind"], mutated["metadata"])]
     rest = yaml.safe_dump_all(others).encode()
     return read_mesh_description([("case.yaml", text.encode()), ("rest.yaml", rest)])

@@ -12,6 +12,7 @@ from authz.mesh.format_commands import checked_format
 from authz.mesh.nouns import Mesh
 from tests.mesh.meshes import ONE_SIDECAR
 from tests.mesh.mutated import ODD, accepted_by_envoy, mutations
+from tests.yaml_text import read_all_yaml, read_yaml
 
 COUNT = 600
 WITH_ENVOY = 20
@@ -55,7 +56,7 @@ spec:
 
 def read(text: str) -> tuple[Mesh, list[Problem]]:
     """Either document, which was mutated, beside the good other one; settings are text within YAML."""
-    made = {one["kind"]: one for one in yaml.safe_load_all(GOOD)} | {(one := yaml.safe_load(text))["kind"]: one}
+    made = {one["kind"]: one for one in read_all_yaml(GOOD)} | {(one := read_yaml(text))["kind"]: one}
     settings = made["ConfigMap"]
     settings["data"] = {"mesh": yaml.safe_dump(settings.pop("spec", {}))}
     files = [("case.yaml", yaml.safe_dump_all(made.values())), ("shop.yaml", ONE_SIDECAR)]
@@ -66,7 +67,7 @@ def read(text: str) -> tuple[Mesh, list[Problem]]:
 @pytest.mark.slow
 def test_a_mutated_document_is_refused_with_its_place_or_read() -> None:
     accepted = 0
-    for text in mutations(list(yaml.safe_load_all(GOOD)), SEED, COUNT):
+    for text in mutations(list(read_all_yaml(GOOD)), SEED, COUNT):
         _, problems = read(text)
         accepted += not problems
         for problem in problems:
@@ -79,7 +80,7 @@ def test_a_mutated_document_is_refused_with_its_place_or_read() -> None:
 @pytest.mark.slow
 def test_what_is_accepted_envoy_accepts(tmp_path: Path) -> None:
     tried = 0
-    for i, text in enumerate(mutations(list(yaml.safe_load_all(GOOD)), SEED + 1, COUNT)):
+    for i, text in enumerate(mutations(list(read_all_yaml(GOOD)), SEED + 1, COUNT)):
         mesh, problems = read(text)
         if not problems:
             tried += 1

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.core.errors import Problem, Severity
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.mesh.mutated import accepted_by_envoy, mutations
 from tests.mesh.shops import BOTH, CASES, OURS, virtual_services
+from tests.yaml_text import read_all_yaml
 
 COUNT = 1500
 WITH_ENVOY = 20
@@ -19,7 +19,7 @@ SEED = 15
 
 def documents() -> list[dict[str, Any]]:
     """Every VirtualService of the shop, subsets left out: they would need DestinationRules."""
-    found = [one for case in CASES for one in yaml.safe_load_all(virtual_services(case)) if one]
+    found = [one for case in CASES for one in read_all_yaml(virtual_services(case)) if one]
     return [_whole(one) for one in found if one["spec"].get("hosts")]
 
 

@@ -7,6 +7,7 @@ from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from authz.mesh.route_following import FollowedRoute, OutgoingRequest, follow, follow_gateway
 from tests.mesh.shops import BOTH, OURS
+from tests.yaml_text import read_yaml
 
 WORKLOADS = """
 apiVersion: networking.istio.io/v1
@@ -25,7 +26,7 @@ def mesh_of(spec: str) -> Mesh:
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
         "metadata": {"name": "routes", "namespace": "shop"},
-        "spec": yaml.safe_load(spec),
+        "spec": read_yaml(spec),
     }
     text = "\n---\n".join((BOTH, OURS, WORKLOADS, yaml.safe_dump(document)))
     mesh, problems = read_mesh_description([("shop.yaml", text.encode())])

@@ -5,7 +5,6 @@ from pathlib import Path
 from string import Template
 
 import pytest
-import yaml
 
 from authz.core.compiler import compile_engine
 from authz.core.errors import Problem
@@ -22,6 +21,7 @@ from authz.mesh.probes import Probe, ProbeKind
 from authz.mesh.traffic_entry_fields import FIELDS
 from tests.envoy.test_traffic_entries import DESCRIPTION, NAMES
 from tests.mesh.meshes import Ports, description
+from tests.yaml_text import read_yaml
 
 PORTS = {name: 21000 + i for i, name in enumerate(NAMES)}
 TEXT = Template(DESCRIPTION).substitute(PORTS)
@@ -341,7 +341,7 @@ def test_every_chain_of_every_server_has_the_check(mesh: Mesh) -> None:
 def test_a_gateway_that_decides_by_itself_decides_on_every_chain(mesh: Mesh) -> None:
     options = RenderOptions(enforce=Enforce.NATIVE, listeners=Listeners.STATIC)
     files = render_all(mesh, permissive, options, Native(compile_engine(Resources(), mesh.config)))
-    listeners_made = yaml.safe_load(files["envoy/ingress.yaml"])["static_resources"]["listeners"]
+    listeners_made = read_yaml(files["envoy/ingress.yaml"])["static_resources"]["listeners"]
     for chain in (chain for one in listeners_made for chain in one["filter_chains"]):
         decides = [
             one for one in chain["filters"] if "rbac" in json.dumps(one) or "config_discovery" in json.dumps(one)
@@ -475,7 +475,7 @@ def test_an_egress_listener_without_a_port_leads_to_every_port_of_its_services()
         (port,) = workload.outbound
         assert port.number == 15001
         assert port.targets == (("web.shop.svc.cluster.local", 80), ("web.shop.svc.cluster.local", 9090))
-    (table,) = yaml.safe_load(render_all(mesh)["rds/a.outbound_15001.yaml"])["resources"]
+    (table,) = read_yaml(render_all(mesh)["rds/a.outbound_15001.yaml"])["resources"]
     assert not table.get("ignore_port_in_host_matching")
     first, second, elsewhere = table["virtual_hosts"]
     assert {"web", "web:80", "web.shop", "web.shop.svc.cluster.local:80"} < set(first["domains"])

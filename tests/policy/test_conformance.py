@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.core.errors import Severity
 from authz.policy.reader import read_policies
+from tests.yaml_text import read_yaml
 
 CORPUS = Path(__file__).parents[1] / "conformance"
 LINTS = ("VA-47", "RE-16")
-DOCUMENTS: list[dict[str, Any]] = yaml.safe_load((CORPUS / "validation.yaml").read_text())["documents"]
+DOCUMENTS: list[dict[str, Any]] = read_yaml((CORPUS / "validation.yaml").read_text())["documents"]
 
 
 @pytest.mark.parametrize("case", DOCUMENTS, ids=lambda case: str(case["id"]))
@@ -44,7 +44,7 @@ def test_every_problem_has_a_place_and_a_document(case: dict[str, Any]) -> None:
 REQUESTS = [
     (group["id"], group["policies"])
     for path in sorted(CORPUS.glob("[0-9]*.yaml"))
-    for group in yaml.safe_load(path.read_text())["groups"]
+    for group in read_yaml(path.read_text())["groups"]
 ]
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from authz.policy.reader import read_policies
+from tests.yaml_text import read_yaml
 
-CASES: list[dict[str, str]] = yaml.safe_load(Path(__file__).with_name("messages.yaml").read_text())
+CASES: list[dict[str, str]] = read_yaml(Path(__file__).with_name("messages.yaml").read_text())
 HEADER = "apiVersion: security.istio.io/v1\nkind: {}\nmetadata: {{name: p, namespace: n}}\n"
 
 

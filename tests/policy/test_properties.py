@@ -15,9 +15,10 @@ from authz.core.resources import MeshConfig
 from authz.policy import written_rules
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import ReadResult, read_policies
+from tests.yaml_text import read_yaml
 
 CORPUS = Path(__file__).parents[1] / "conformance" / "validation.yaml"
-TEXTS: list[str] = [document["yaml"] for document in yaml.safe_load(CORPUS.read_text())["documents"]]
+TEXTS: list[str] = [document["yaml"] for document in read_yaml(CORPUS.read_text())["documents"]]
 GOOD = [text for text in TEXTS if not read_policies([("x", text.encode())]).has_errors]
 MESH = """\
 apiVersion: v1
@@ -111,7 +112,7 @@ def holes(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(GOOD), st.data())
 def test_any_value_anywhere_never_raises(text: str, data: st.DataObject) -> None:
-    document = yaml.safe_load(text)
+    document = read_yaml(text)
     *path, last = data.draw(st.sampled_from(holes(document)[1:]))
     target = document
     for key in path:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.core.attributes import (
@@ -24,6 +23,7 @@ from authz.tokens.cache import TokenCache
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.signing import KeyPool, make_keys, make_tokens
+from tests.yaml_text import read_all_yaml, read_yaml
 
 NOW = 1_800_000_000.0
 CORPUS = Path(__file__).parents[1] / "conformance"
@@ -36,7 +36,7 @@ def groups() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(CORPUS.glob("[0-9]*.yaml")):
         if file.name[:2] in FILES:
-            found |= {group["id"]: group for group in yaml.safe_load(file.read_text())["groups"]}
+            found |= {group["id"]: group for group in read_yaml(file.read_text())["groups"]}
     return found
 
 
@@ -67,7 +67,7 @@ def read_rule(spec: Mapping[str, Any], name: str) -> JwtRule:
 def rules_for(text: str, workload: Mapping[str, Any]) -> tuple[JwtRule, ...]:
     """As much of selection as the JWT groups of the corpus need."""
     rules = []
-    for document in yaml.safe_load_all(text):
+    for document in read_all_yaml(text):
         if document["kind"] != "RequestAuthentication":
             continue
         metadata, spec = document["metadata"], document["spec"]

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 import authz
 from authz.analysis.hardening.proxy_configuration import judge_configuration
 from authz.cli import application
+from tests.yaml_text import read_yaml
 
 ROOT = Path(authz.__file__).parent.parent
 RENDERED = sorted((ROOT / "envoy-configs" / "lds").glob("*.yaml"))
@@ -20,7 +20,7 @@ RENDERED = sorted((ROOT / "envoy-configs" / "lds").glob("*.yaml"))
 
 @cache
 def read(file: Path) -> Any:
-    return yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return read_yaml(file.read_bytes())
 
 
 def found(*configs: Any) -> list[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
@@ -24,9 +23,10 @@ from authz.envoy.patches.typed_patches import typed_patches
 from authz.envoy.patches.typed_values import typed
 from authz.mesh.description import read_mesh_description
 from authz.mesh.extensions import PatchContext, WrittenAt, WrittenValue
+from tests.yaml_text import read_yaml
 
 HERE = Path(__file__).parent
-INPUTS = yaml.safe_load((HERE / "istiod_inputs.yaml").read_text())
+INPUTS = read_yaml((HERE / "istiod_inputs.yaml").read_text())
 ANSWERS = json.loads(gzip.decompress((HERE / "istiod_answers.json.gz").read_bytes()))["answers"]
 CASES = {case["name"]: case["patches"] for case in INPUTS["cases"]}
 STANDINGS = {

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from authz.control.extension_validation import ShownExtensions, refused_by_envoy
 from authz.core.compiler import compile_engine
@@ -25,10 +24,11 @@ from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies
 from tests.envoy.rig import Authority
 from tests.mesh.meshes import Ports, description
+from tests.yaml_text import read_yaml
 
 HCM = "envoy.filters.network.http_connection_manager"
 FILTERS = "type.googleapis.com/envoy.extensions.filters"
-ATTEMPTS = yaml.safe_load((Path(__file__).parent / "attempts.yaml").read_text())["attempts"]
+ATTEMPTS = read_yaml((Path(__file__).parent / "attempts.yaml").read_text())["attempts"]
 
 
 def mesh_with(patches: list[Any], **metadata: Any) -> Mesh:

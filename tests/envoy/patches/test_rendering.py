@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from authz.cli import application
@@ -21,6 +20,7 @@ from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.envoy.patches.wasm_module import answering_module
 from tests.mesh.meshes import Ports, description
+from tests.yaml_text import read_yaml
 
 LUA = """
 kind: EnvoyFilter
@@ -70,7 +70,7 @@ def test_only_what_an_extension_concerns_is_changed(listeners: Listeners) -> Non
     file = "envoy/server-v1.yaml" if listeners is Listeners.STATIC else "lds/server-v1.yaml"
     assert [name for name in plain if plain[name] != extended[name]] == [file]
     assert plain.keys() == extended.keys()
-    content = yaml.safe_load(extended[file])
+    content = read_yaml(extended[file])
     found = content["resources"] if "resources" in content else content["static_resources"]["listeners"]
     chains = http_filters(next(one for one in found if one["name"] == "inbound_15011"))
     assert chains == [["envoy.filters.http.ext_authz", "lua", "envoy.filters.http.router"]] * 2
