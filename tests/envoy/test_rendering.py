@@ -9,7 +9,9 @@ from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
+from authz.envoy import messages
 from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.plain import plain
 from authz.envoy.render import Native, modes_of, permissive, render_all
 from authz.envoy.rendering import Rendering
 from authz.mesh.description import DescriptionReader
@@ -158,8 +160,14 @@ TEXT = _WITHOUT_LOGIN.replace("extensionProviders:", PROVIDERS)
 
 
 def anew(mesh: Mesh, given: Native, options: RenderOptions) -> dict[str, bytes]:
-    """Every file but filters, which follow the policies and are always rendered."""
-    every = render_all(mesh, modes_of(given.engine), options, given)
+    """
+    Every file but filters, which follow the policies and are always rendered.
+
+    The library does not look at their messages once more: it has looked at those of files that must be equal.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(messages, "plain", plain)
+        every = render_all(mesh, modes_of(given.engine), options, given)
     return {name: content for name, content in every.items() if not name.startswith("ecds/")}
 
 
