@@ -251,7 +251,7 @@ async def get(port: int) -> str:
 
 
 @asynccontextmanager
-async def load_on(port: int, workers: int = 4, pause: float = 0.002) -> AsyncIterator[Load]:
+async def load_on(port: int, workers: int = 4) -> AsyncIterator[Load]:
     """Constant load while the block runs."""
     load = Load()
     stopping = asyncio.Event()
@@ -259,7 +259,7 @@ async def load_on(port: int, workers: int = 4, pause: float = 0.002) -> AsyncIte
     async def work() -> None:
         while not stopping.is_set():
             load.note(await get(port))
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0.002)
 
     tasks = [asyncio.create_task(work()) for _ in range(workers)]
     try:
