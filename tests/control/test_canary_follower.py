@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,7 @@ from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
+from tests.control.following import following
 from tests.mesh.meshes import Ports, description
 
 OPTIONS = RenderOptions(enforce=Enforce.NATIVE)
@@ -94,18 +95,6 @@ class Rollout:
             while not condition(self.canary.status):  # noqa: ASYNC110  # files tell nobody
                 await asyncio.sleep(0.02)
         return self.canary.status
-
-
-@contextlib.asynccontextmanager
-async def following(rollout: Rollout) -> AsyncIterator[Rollout]:
-    await rollout.follower.start(keys_timeout_seconds=0.1)
-    running = asyncio.create_task(rollout.follower.run())
-    try:
-        yield rollout
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await rollout.follower.close()
 
 
 async def test_a_candidate_comes_and_goes_and_touches_the_filters_of_whom_it_is_for_alone(tmp_path: Path) -> None:

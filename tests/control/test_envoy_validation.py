@@ -12,6 +12,7 @@ from authz.control.envoy_validation import Filters, RefusedError, Validator
 from authz.core.attributes import Json
 from authz.envoy.native import value_matchers
 from authz.envoy.native.binary import EnvoyError, find_envoy
+from tests.control.following import following
 from tests.control.test_mesh_follower import Followed, policy
 
 pytestmark = pytest.mark.envoy
@@ -99,19 +100,13 @@ async def test_a_change_of_the_rules_of_a_tcp_port_is_shown_before_it_is_written
     ports = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: n, namespace: app}\n"
     ports += 'spec: {action: DENY, rules: [{to: [{operation: {ports: ["PORT"]}}]}]}\n'
     mesh.write("tcp.yaml", ports.replace("PORT", "7001"))
-    await mesh.follower.start(keys_timeout_seconds=0.1)
-    running = asyncio.create_task(mesh.follower.run())
-    try:
+    async with following(mesh):
         proxies = set(shown[0])
         assert proxies
         mesh.write("a.yaml", policy("two", "/two"))
         await mesh.becomes("/two")
         mesh.write("tcp.yaml", ports.replace("PORT", "7002"))
         await mesh.becomes("7002")
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await mesh.follower.close()
     assert proxies == set(shown[-1])
     assert '"destination_port": 7002' in json.dumps(shown[-1])
 
@@ -141,9 +136,7 @@ async def test_a_refused_set_keeps_every_file_and_the_next_good_one_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mesh = Followed(tmp_path, Validator.of("auto"))
-    await mesh.follower.start(keys_timeout_seconds=0.1)
-    running = asyncio.create_task(mesh.follower.run())
-    try:
+    async with following(mesh):
         before = mesh.filters()
         with monkeypatch.context() as patched:
             patched.setitem(value_matchers._TEMPLATE, "{*}", "{")  # a template that only Envoy refuses
@@ -154,7 +147,3 @@ async def test_a_refused_set_keeps_every_file_and_the_next_good_one_is_written(
             assert mesh.filters() == before
         mesh.write("a.yaml", policy("three", "/three"))
         await mesh.becomes("/three")
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await mesh.follower.close()

@@ -1,11 +1,9 @@
 """A rendered mesh follows policies, description and key sets, all at once or not at all."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from time import time
 from typing import Any
@@ -25,6 +23,7 @@ from authz.core.resources import JwtRule
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.tokens.signing import jwks_text, make_keys
+from tests.control.following import following
 from tests.demo.serving import serving
 from tests.mesh.meshes import Ports, description
 
@@ -74,21 +73,8 @@ class Followed:
                 await asyncio.sleep(0.02)
 
 
-@contextlib.asynccontextmanager
-async def following(folder: Path) -> AsyncIterator[Followed]:
-    found = Followed(folder)
-    await found.follower.start(keys_timeout_seconds=0.1)
-    running = asyncio.create_task(found.follower.run())
-    try:
-        yield found
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await found.follower.close()
-
-
 async def test_a_changed_policy_reaches_the_workloads_that_it_concerns_and_no_others(tmp_path: Path) -> None:
-    async with following(tmp_path) as mesh:
+    async with following(Followed(tmp_path)) as mesh:
         before = mesh.filters(), mesh.filters("ingress")
         mesh.write("b.yaml", policy("two", "/two", "DENY"))
         await mesh.becomes("ns[app]-policy[two]-rule[0]")
@@ -118,7 +104,7 @@ spec: {action: AUDIT, rules: [{}]}
 async def test_a_policy_that_asks_for_what_none_asked_for_before_changes_filters_and_no_listener(
     tmp_path: Path,
 ) -> None:
-    async with following(tmp_path) as mesh:
+    async with following(Followed(tmp_path)) as mesh:
         before = {path: http_listeners(path) for path in (mesh.out / "lds").iterdir()}
         mesh.write("jwt.yaml", jwt("http://127.0.0.1:9/keys"))
         mesh.write("b.yaml", EVERYTHING)
@@ -134,7 +120,7 @@ def http_listeners(path: Path) -> list[str]:
 
 
 async def test_a_broken_policy_keeps_every_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with following(tmp_path) as mesh:
+    async with following(Followed(tmp_path)) as mesh:
         before = {path: path.read_bytes() for path in mesh.out.rglob("*") if path.is_file()}
         mesh.write("b.yaml", policy("two", "/two", "DENI"))
         async with asyncio.timeout(20):
@@ -162,7 +148,7 @@ spec:
 
 
 async def test_an_extension_that_weakens_enforcement_keeps_every_file(tmp_path: Path) -> None:
-    async with following(tmp_path) as mesh:
+    async with following(Followed(tmp_path)) as mesh:
         before = {path: path.read_bytes() for path in mesh.out.rglob("*") if path.is_file()}
         mesh.mesh.write_bytes(description(Ports()) + EXTENSION.replace("OPERATION", "REPLACE").encode())
         async with asyncio.timeout(20):
@@ -227,7 +213,7 @@ async def test_what_could_not_be_written_is_written_when_it_can_be(
 ) -> None:
     """Without anybody changing anything else: it may be what denies."""
     caplog.set_level(logging.INFO, "authz.reload")
-    async with following(tmp_path) as mesh:
+    async with following(Followed(tmp_path)) as mesh:
         listeners, aside = mesh.out / "lds", mesh.out / "aside"
         before = (listeners / "server-v1.yaml").read_bytes()
         listeners.rename(aside)
@@ -284,7 +270,7 @@ async def test_a_login_is_rendered_once_its_issuer_says_where_it_is(
         login = f"      issuer: {url}\n      clientId: shop\n      credentialName: shop-login\n"
         plain = "metadata: {name: web, namespace: istio-system}"
         more = f"metadata:\n  name: web\n  namespace: istio-system\n  annotations:\n    mesh.authz/login: |\n{login}"
-        async with following(tmp_path) as mesh:
+        async with following(Followed(tmp_path)) as mesh:
             fresh = tmp_path / "fresh.yaml"
             fresh.write_text(mesh.mesh.read_text().replace(plain, more.rstrip()))
             fresh.replace(mesh.mesh)

@@ -244,9 +244,7 @@ async def test_a_published_revision_is_claimed_when_all_was_read_after_it_had_be
     plane = ControlPlane(
         sources, options, authority, clock=time.time, say=rig.said.append, source=lambda: taken[0]
     )  # fmt: skip
-    await plane.start()
-    running = asyncio.create_task(plane.run())
-    try:
+    async with served(plane):
         assert plane.reporter.own().report.revision == "7"
         taken[0] = PolicySourceStatus(taken[0].source, "8", 8, taken_at=time.time())
         assert plane.reporter.own().report.revision == "7", "it was taken, and is not in force yet"
@@ -259,7 +257,3 @@ async def test_a_published_revision_is_claimed_when_all_was_read_after_it_had_be
         taken[0] = replace(taken[0], revision="9", number=9, taken_at=float("inf"), error="the bundle is refused")
         assert plane.reporter.own().report.revision == "8"
         assert "the bundle is refused" in plane.reporter.own().report.problem
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await plane.stop()
