@@ -20,6 +20,7 @@ COUNT = 200
 WITH_ENVOY = 12
 SEED = 53
 DOCUMENTS: list[dict[str, Any]] = list(read_all_yaml(TEXT))
+WRITTEN = [yaml.safe_dump(one) for one in DOCUMENTS]
 
 
 def documents(kind: str) -> list[dict[str, Any]]:
@@ -29,8 +30,9 @@ def documents(kind: str) -> list[dict[str, Any]]:
 def read(text: str) -> tuple[Mesh, tuple[Problem, ...]]:
     """The mesh with a document in the place of the one with its kind and name."""
     mutated = read_yaml(text)
-    others = [one for one in DOCUMENTS if (one["kind"], one["metadata"]) != (mutated["kind"], mutated["metadata"])]
-    rest = yaml.safe_dump_all(others).encode()
+    own = (mutated["kind"], mutated["metadata"])
+    others = [text for one, text in zip(DOCUMENTS, WRITTEN, strict=True) if (one["kind"], one["metadata"]) != own]
+    rest = "---\n".join(others).encode()
     return read_mesh_description([("case.yaml", text.encode()), ("rest.yaml", rest)])
 
 
