@@ -18,7 +18,7 @@ from authz.tokens.signing import jwks_text, make_keys
 from authz.truth.server_configuration import TruthRole
 from authz.truth.truth_address import TruthAccess, TruthAddress
 from authz.truth.truth_bucket import KEY_SETS, TruthBucket
-from authz.truth.truth_client import TruthClient
+from authz.truth.truth_client import TruthClient, TruthForbidden
 from tests.demo.serving import serving
 from tests.mesh.meshes import Ports, description
 from tests.nats_server import NatsServers, shared_servers
@@ -81,7 +81,9 @@ async def test_one_control_asks_the_issuer_and_the_others_take_what_it_got(
         reader = all_of_them.enter_context(servers.client(TruthRole.READER))
         found = TruthBucket(reader, KEY_SETS)
         name = next(key for key in found.entries() if key.startswith("control.set."))
-        found.put(name, b"{}")  # a server may write there, and is not believed
+        with pytest.raises(TruthForbidden):  # what is a server's stands beside it
+            found.put(name, b"{}")
+        TruthBucket(controls[1], KEY_SETS).put(name, b"{}")  # nor is a control believed that did not sign it
         assert await render(tmp_path / "mesh", controls[0])
         assert asked == ["/keys"] * 2
 
