@@ -85,7 +85,7 @@ ALLOWED: dict[str, str] = {
         "tokens"
     ),
     "control.records": (
-        "admin audit canary control.authority core envoy.native identity service service.native service.ports settings "
+        "admin audit canary control.authority core envoy.native identity mesh service service.native service.ports settings "
         "telemetry wire"
     ),
     "control.fleet": (

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from authz.core.attributes import AuthenticationOutcome, HttpRequest, Workload
+from authz.core.attributes import AttributeContext, Authentication, AuthenticationOutcome, HttpRequest, Workload
 from authz.core.decided import Offer
 from authz.core.decision import RuleReference
 from authz.core.spiffe import SpiffeId
@@ -31,7 +31,10 @@ PROVIDER_BUCKETS = (1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 1.0, 5.0)
 MAX_SERIES = 5_000
 """The most series of one metric; the rest is counted under OTHER, so that nobody can fill our memory or Prometheus'."""
 _MAX_ALIKE = 1_000
-"""Kinds of decisions counted apart before they are folded into labels; each keeps one request alive."""
+"""Kinds of decisions counted apart before they are folded into labels; each keeps what is counted of one request."""
+_MAX_TYPE = 64
+_MAX_IDENTITY = 2048
+"""Characters of an identity that is remembered: the longest SPIFFE ID."""
 OTHER = "_other"
 UNKNOWN = "unknown"
 """Istio's word for a label whose value is not known."""
@@ -91,7 +94,7 @@ class _Alike:
     __slots__ = ("count", "offer", "seconds")
 
     def __init__(self, offer: Offer) -> None:
-        self.offer = offer
+        self.offer = offer._replace(attributes=_counted(offer.attributes))
         self.count = 0
         self.seconds = Histogram(DURATION_BUCKETS)
 
@@ -234,10 +237,21 @@ class Telemetry:
                 found = (spiffe.service_account or UNKNOWN, spiffe.namespace or UNKNOWN)
             except ValueError:
                 found = (UNKNOWN, UNKNOWN)
-            if len(self._peers) >= self._max_series:
-                self._peers.clear()
-            self._peers[identity] = found
+            if len(identity) <= _MAX_IDENTITY:
+                if len(self._peers) >= self._max_series:
+                    self._peers.clear()
+                self._peers[identity] = found
         return found
+
+
+def _counted(attributes: AttributeContext) -> AttributeContext:
+    """What labels are made from, without headers and claims: those of a thousand requests may be hundreds of MB."""
+    http = attributes.http
+    if http is not None:
+        types = tuple(one[:_MAX_TYPE] for one in http.headers.get("content-type", ())[:1])
+        http = HttpRequest("", "", "", {"content-type": types})
+    outcome = Authentication(attributes.authentication.outcome)
+    return AttributeContext(attributes.source, attributes.destination, http, authentication=outcome)
 
 
 def _workload(workload: Workload) -> _WorkloadLabels:

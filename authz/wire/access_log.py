@@ -9,7 +9,7 @@ may be recorded here, before anything else sees it.
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz.core.attributes import (
     NOT_AUTHENTICATED,
@@ -28,6 +28,10 @@ from authz.core.attributes import (
 from authz.core.networks import parse_address
 from authz.wire.enforced import JWT_DENIED, Enforced
 
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
+_Read = TypeVar("_Read")
 MAX_ID = 128
 MAX_ALIKE = 8192
 """Most shared bytes by which entries are remembered: a client may write a hundred thousand, new ones each time."""
@@ -35,6 +39,7 @@ MAX_TIME = 253_402_300_800
 """The year 10000, which no record can write."""
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 """The exceptions that facts outside the format raise."""
+_NAMES = ("proxy", "listener", "namespace", "service_account", "workload")
 _MICRO = 1e-3
 _UNAUTHORIZED = 401
 
@@ -120,18 +125,21 @@ class Alike:
         ``is_remembered``: whether its reader keeps it, so that others may remember things by it.
         """
         self.is_remembered = is_remembered
-        who = _who(told["authz"])
+        who = short_remembered(_who, told["authz"])
         self._proxy, self._listener = who["proxy"], who["listener"]
         self._peer = (told.get("peer") or "", told.get("dns") or "", told.get("peer_subject") or "")
-        self._destination = _destination(told["authz"], told.get("local") or "", told.get("own") or "")
+        places = told["authz"], told.get("local") or "", told.get("own") or ""
+        self._destination = short_remembered(_destination, *places)
         self._enforced = Enforced(
             int(told.get("code") or 0),
             told.get("details") or "",
-            {name: value for name, value in (told.get("rbac") or {}).items() if value is not None},
+            {name: _text(value) for name, value in (told.get("rbac") or {}).items() if value is not None},
             told.get("hint"),
             told.get("version") or "",
-            told.get("limit") or "",
+            _text(told.get("limit") or ""),
         )
+        if self._enforced.audit not in (None, True, False):
+            raise TypeError
         self._sni = (told.get("sni") or "").lower()
         self._metadata = {name: value or {} for name, value in (told.get("metadata") or {}).items()}
         self._is_http = "method" in told
@@ -163,7 +171,7 @@ class Alike:
                 self._method, self._host, path + self._query, headers, self._scheme, "", self._protocol, size
             )
         attributes = AttributeContext(
-            _source(*self._peer, direct, remote),
+            short_remembered(_source, *self._peer, direct, remote),
             self._destination,
             http,
             self._sni,
@@ -176,6 +184,17 @@ class Alike:
             attributes, self._enforced, request_id[:MAX_ID], started_at, started_at + lasted * _MICRO,
             self._proxy, self._listener, alike,
         )  # fmt: skip
+
+
+def short_remembered(read: "_lru_cache_wrapper[_Read]", *written: str | bytes) -> _Read:
+    """
+    What a function that remembers reads from texts: anew for long ones, so that what is remembered is bounded in bytes.
+
+    Raises BROKEN for what is no text, and what the function raises.
+    """
+    if sum(map(len, written)) <= MAX_ALIKE:
+        return read(*written)
+    return read.__wrapped__(*written)
 
 
 def asked_facts(written: str | None) -> dict[str, Any]:
@@ -197,25 +216,26 @@ def _headers(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             headers[name] = (told[key],)
     for name, value in (told.get("headers") or {}).items():
         if value is not None:
-            headers[name] = (value,)
+            headers[name] = (_text(value),)
     return headers
+
+
+def _text(value: object) -> str:
+    """What must be text, since others remember or write it as text. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def _authentication(told: Mapping[str, Any], enforced: Enforced) -> Authentication:
     details = enforced.details
     if details.startswith(JWT_DENIED):
-        return _rejected(details, enforced.status)
+        body = details[len(JWT_DENIED) : -1].replace("_", " ")  # Envoy's words with underscores for blanks (RA-42)
+        return Authentication(AuthenticationOutcome.REJECTED, status=enforced.status, body=body, reason=body)
     claims = told.get("claims")
     if not claims or not any(value is not None for value in claims.values()):
         return NOT_AUTHENTICATED
-    return _accepted(json.dumps(claims), told.get("kid") or "")
-
-
-@lru_cache(maxsize=256)
-def _rejected(details: str, status: int) -> Authentication:
-    """Envoy writes the body into the details with underscores for blanks (RA-42)."""
-    body = details[len(JWT_DENIED) : -1].replace("_", " ")
-    return Authentication(AuthenticationOutcome.REJECTED, status=status, body=body, reason=body)
+    return short_remembered(_accepted, json.dumps(claims), _text(told.get("kid") or ""))
 
 
 @lru_cache(maxsize=8192)
@@ -236,8 +256,10 @@ def _accepted(written: str, kid: str) -> Authentication:
 
 @lru_cache(maxsize=4096)
 def _who(written: str) -> dict[str, Any]:
-    told = json.loads(written)
-    return {"proxy": "", "listener": "", **told}
+    told = {"proxy": "", "listener": "", **json.loads(written)}
+    for value in (*map(told.get, _NAMES), *told["labels"].values()):
+        _text(value)
+    return told
 
 
 @lru_cache(maxsize=8192)
@@ -254,10 +276,10 @@ def _source(uris: str, names: str, subject: str, direct: str, remote: str) -> So
 
 @lru_cache(maxsize=4096)
 def _destination(written: str, local: str, own: str) -> Destination:
-    told = _who(written)
+    told = short_remembered(_who, written)
     workload = Workload(
         told["namespace"],
-        frozenset((str(name), str(value)) for name, value in told["labels"].items()),
+        frozenset(told["labels"].items()),
         told["service_account"],
         told["workload"],
     )

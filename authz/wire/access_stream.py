@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from authz._proto import access_log_pb2 as pb
 from authz._proto import ext_authz_pb2
-from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own, asked_facts
+from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own, asked_facts, short_remembered
 
 _TAG, _VERSION, _ASKED = "authz", "authz.policy_version", "authz.asked"
 _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
@@ -61,7 +61,7 @@ def _read(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> Log
         return alike.entry(_own(common, http, trace), alike)
     except NotAnEntry as error:
         return error
-    except BROKEN as error:
+    except (*BROKEN, DecodeError) as error:
         return NotAnEntry(f"not what the format says: {type(error).__name__}")
 
 
@@ -176,7 +176,11 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
 
 
-@lru_cache(maxsize=8192)
 def _address(serialised: bytes) -> str:
+    return short_remembered(_socket_address, serialised)
+
+
+@lru_cache(maxsize=8192)
+def _socket_address(serialised: bytes) -> str:
     socket = ext_authz_pb2.Address.FromString(serialised).socket_address
     return f"{socket.address}:{socket.port_value}"

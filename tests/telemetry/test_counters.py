@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz.core.attributes import AttributeContext, Destination, Source, Workload
+from authz.core.attributes import (
+    AttributeContext,
+    Authentication,
+    AuthenticationOutcome,
+    Destination,
+    HttpRequest,
+    Source,
+    Token,
+    Workload,
+)
 from authz.core.decided import Offer, Timing
 from authz.core.decision import Decision, DryRunResult, Effect
 from authz.telemetry import names
@@ -133,6 +142,26 @@ def test_no_label_ever_holds_a_path_a_principal_or_a_token(make_offer: MakeOffer
     body, _ = render_metrics(metrics_registry(TelemetryCollector(telemetry, lambda: STATUS, lambda: TRAIL, bool)))
     for forbidden in ("/reviews/1", "cluster.local/ns", "spiffe://", secret, "jason", "203.0.113.9"):
         assert forbidden not in body.decode()
+
+
+def test_what_is_not_yet_folded_keeps_no_request_alive(make_offer: MakeOffer) -> None:
+    long = "x" * 10_000
+    http = HttpRequest("GET", long, f"/{long}", {"content-type": (long,), "x-long": (long,)})
+    token = Token({"sub": long}, "https://issuer", long)
+    attributes = AttributeContext(
+        Source((f"spiffe://{long}",)), Destination(Workload("shop")), http, "",
+        Authentication(AuthenticationOutcome.ACCEPTED, token), {"filter": {"long": long}},
+    )  # fmt: skip
+    telemetry = Telemetry()
+    telemetry.observe(make_offer(attributes=attributes, decision_id="1"))
+    (alike,) = telemetry._alike.values()
+    assert long[:100] not in repr(replace(alike.offer.attributes, source=Source()))
+    counts = telemetry.counts
+    assert (f"spiffe://{long}" not in telemetry._peers, len(counts[names.REQUESTS]), len(counts[names.TOKENS])) == (
+        True,
+        1,
+        1,
+    )
 
 
 def test_labels_are_bounded_and_nothing_is_lost_beyond(make_offer: MakeOffer) -> None:

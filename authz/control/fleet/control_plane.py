@@ -35,7 +35,6 @@ from authz.control.kept_inputs import InputPaths
 from authz.control.mesh_follower import MeshFollower
 from authz.control.records.record_receiver import RecordReceiver
 from authz.core.policies_by_workload import PoliciesByWorkload
-from authz.core.spiffe import SpiffeId
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.options import Listeners, Records, RenderOptions
 from authz.envoy.packed_tree import Unpackable
@@ -275,10 +274,6 @@ class ControlPlane:
             names = None if some is None else [workload.name for workload in some]
             self._loop.call_soon_threadsafe(self._publish, fleet, mesh, policies, names)
 
-    def _identity_of(self, proxy: str) -> SpiffeId | None:
-        state = self.discovery.member(proxy)
-        return None if state is None else state.spiffe_id
-
     def _elsewhere(self) -> Set[str] | None:
         """Other authorities are those of other control planes, whose proxies only a truth tells."""
         if self.reporter.is_told:
@@ -288,7 +283,7 @@ class ControlPlane:
     def _publish(self, fleet: Fleet, mesh: Mesh, policies: PoliciesByWorkload, some: Collection[str] | None) -> None:
         version = policies.version
         if self._records is not None:  # before anybody decides by them
-            self._records.replace(policies, self._identity_of)
+            self._records.replace(policies, mesh)
         changed = self.health.publish(fleet, mesh, some)
         if some is None:
             self._watch.follow(fleet)

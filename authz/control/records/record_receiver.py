@@ -7,6 +7,7 @@ discovery: entries are taken a few at a time, and not read while the trail is fu
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
 from authz.control.authority.stock import Stock, has_expired
 from authz.control.records.candidate_comparison import CandidateComparison
+from authz.control.records.described_proxies import DescribedProxies
 from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.spiffe import SpiffeId
 from authz.envoy.native.key_hints import Hinter
 from authz.identity.registration import SvidPeer
+from authz.mesh.nouns import Mesh
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
 from authz.service.recording import make_tracer, make_trail
@@ -32,8 +35,10 @@ from authz.settings.sections import Sections
 from authz.telemetry import names
 from authz.telemetry.counters import Labels, Telemetry
 
-IdentityOf = Callable[[str], SpiffeId | None]
-"""The identity of a proxy of the mesh by its name; None where there is no such proxy."""
+MAX_STREAMS = 1024
+"""
+Streams of one proxy: each thread of an Envoy has one for every listener that decides, and opens another when it ends.
+"""
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -54,7 +59,8 @@ class RecordReceiver:
         """
         self._telemetry = Telemetry()
         self._policies: PoliciesByWorkload | None = None
-        self._identity_of: IdentityOf = lambda _: None
+        self._proxies = DescribedProxies()
+        self._streams: Counter[SpiffeId] = Counter()
         self._clock = clock
         tracer = make_tracer(settings.otlp)
         self._trail = make_trail(
@@ -79,9 +85,10 @@ class RecordReceiver:
         """Open files of records again, after somebody has renamed them."""
         self._trail.reopen()
 
-    def replace(self, policies: PoliciesByWorkload, identity_of: IdentityOf) -> None:
+    def replace(self, policies: PoliciesByWorkload, mesh: Mesh) -> None:
         """Judge entries by these policies from now on, and those that name the policies before by these."""
-        self._policies, self._identity_of = policies, identity_of
+        self._policies = policies
+        self._proxies.replace(mesh, self._clock())
         self._intake.judge.replace(policies, self._clock())
         self._comparison.replace(policies)
 
@@ -101,11 +108,20 @@ class RecordReceiver:
                         await context.abort(grpc.StatusCode.PERMISSION_DENIED, revoked)
                     yield message
 
-            stream = AccessLogStream(self._intake, lambda proxy: self._identity_of(proxy) == evidence.spiffe_id)
+            caller = evidence.spiffe_id
+            if self._streams[caller] >= MAX_STREAMS * max(1, self._proxies.count(caller)):
+                self._intake.disbelieve("grpc", f"`{caller}` has {self._streams[caller]} streams already")
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
+            stream = AccessLogStream(self._intake, lambda entry: self._proxies.settled(entry, caller, self._clock()))
+            self._streams[caller] += 1
             try:
-                await stream.take(while_valid(), str(evidence.spiffe_id))
+                await stream.take(while_valid(), str(caller))
             except ValueError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            finally:
+                self._streams[caller] -= 1
+                if not self._streams[caller]:
+                    del self._streams[caller]
             return b""
 
         methods = {STREAM_ACCESS_LOGS: grpc.stream_unary_rpc_method_handler(take)}

@@ -31,6 +31,8 @@ _log = logging.getLogger("authz.native")
 SLICE = 32
 """Entries between which checks get their turn: about a millisecond."""
 WAIT_SECONDS = 0.005
+SHARE, LARGE_SHARE = 2, 32
+"""Nothing is read while the trail is full to this part: half, or a 32nd for what is large."""
 TENTHS = 10
 """Entries are counted by tenths of a second for the comparison with Envoy's counters."""
 SHOWN = 200
@@ -77,6 +79,8 @@ class Intake:
         """Says what a candidate would have answered, where that differs; never raises. None: there is never one."""
         self._complained: dict[str, float] = {}
         self._room = 0
+        self._turn, self._large_turn = asyncio.Lock(), asyncio.Lock()
+        """One stream waits at a time and the others for it, so that thousands of them cost nothing while they wait."""
         self._reader = LineReader()
 
     def status(self) -> NativeStatus:
@@ -141,7 +145,7 @@ class Intake:
         if judged.verdict is Verdict.DISAGREED and judged.engine is not None:
             self._disagree(entry, judged, judged.engine)
         self._count(entry, carrier, "recorded")
-        self.newest_at = max(self.newest_at, entry.ended_at)
+        self.newest_at = max(self.newest_at, min(entry.ended_at, self._clock()))  # a clock may be far ahead
 
     def refuse(self, carrier: str, error: NotAnEntry) -> None:
         """Count what is not an entry of ours, and say so."""
@@ -153,19 +157,28 @@ class Intake:
         self.results[carrier, "refused"] += 1
         self._complain("refused", "an access log entry is not recorded: %s", problem)
 
-    async def room(self) -> None:
-        """Wait until the trail can take another slice; lets checks have their turn in any case."""
-        self._room -= SLICE
-        if self._room > 0:
+    async def room(self, *, is_large: bool = False) -> None:
+        """
+        Wait until the trail can take another slice; lets checks have their turn in any case.
+
+        ``is_large``: the slice is large in bytes: then hardly anything may be waiting, for what waits is in memory.
+        """
+        if is_large:
+            async with self._large_turn:
+                await self._free(LARGE_SHARE)
+        async with self._turn:  # until it is this one's: who has been let in takes its slice before the next is
+            self._room -= SLICE
+            if self._room <= 0:
+                self._room = max(SLICE, min(await self._free(SHARE) // 2, 256))
             await asyncio.sleep(0)
-            return
+
+    async def _free(self, share: int) -> int:
+        """Wait until a slice fits before the trail is full to this part; return how many entries do."""
         while True:
             status = self._trail.status()
-            free = status.capacity // 2 - status.queued
+            free = max(SLICE, status.capacity // share) - status.queued
             if free >= SLICE or not status.capacity or not status.is_running:
-                self._room = max(SLICE, min(free // 2, 256))
-                await asyncio.sleep(0)
-                return
+                return free
             await asyncio.sleep(WAIT_SECONDS)
 
     async def flushed(self) -> bool:

@@ -8,22 +8,26 @@ it: it buffers, and then drops. That is why ``gaps`` counts requests, and not wh
 from collections.abc import AsyncIterator, Callable
 
 from authz.service.native.intake import SHOWN, SLICE, Intake
-from authz.wire.access_log import NotAnEntry
+from authz.wire.access_log import LogEntry, NotAnEntry
 from authz.wire.access_stream import read_message
+
+LARGE_BYTES = 65_536
+"""More than messages have: Envoy sends 16 kB, or one entry that is longer."""
 
 
 class AccessLogStream:
     """Takes streams of entries, on whichever server they come."""
 
-    def __init__(self, intake: Intake, is_of_caller: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, intake: Intake, settle: Callable[[LogEntry], LogEntry | None] | None = None) -> None:
         """
         Args:
             intake: takes the entries.
-            is_of_caller: whether a proxy of this name is the caller's, for who knows all proxies; None believes the
-                name, where namespace and service account are the caller's.
+            settle: for who knows all proxies: the entry with the workload of the proxy that it names; None where that
+                proxy is not the caller's. Without it names are believed, where namespace and service account are the
+                caller's.
         """
         self._intake = intake
-        self._is_of_caller = is_of_caller
+        self._settle = settle
 
     async def take(self, messages: AsyncIterator[bytes], caller: str = "") -> None:
         """
@@ -40,10 +44,15 @@ class AccessLogStream:
         async for message in messages:
             for number, entry in enumerate(read_message(message)):
                 if number % SLICE == 0:
-                    await self._intake.room()
-                if isinstance(entry, NotAnEntry):
-                    self._intake.refuse("grpc", entry)
-                elif self._is_of_caller is not None and not self._is_of_caller(entry.proxy):
-                    self._intake.disbelieve("grpc", f"`{caller}` has no proxy {entry.proxy[:SHOWN]!r} in this mesh")
-                else:
-                    self._intake.take(entry, "grpc", caller)
+                    await self._intake.room(is_large=len(message) > LARGE_BYTES)
+                self._take(entry, caller)
+
+    def _take(self, entry: LogEntry | NotAnEntry, caller: str) -> None:
+        if isinstance(entry, NotAnEntry):
+            self._intake.refuse("grpc", entry)
+            return
+        settled = entry if self._settle is None else self._settle(entry)
+        if settled is None:
+            self._intake.disbelieve("grpc", f"`{caller}` has no proxy {entry.proxy[:SHOWN]!r} in this mesh")
+        else:
+            self._intake.take(settled, "grpc", caller)

@@ -11,6 +11,8 @@ _CUSTOM = "istio-ext-authz-"
 _CUSTOM_RESULT = "istio_ext_authz_shadow_effective_policy_id"
 _DRY_RUN = {Effect.ALLOW: "istio_dry_run_allow_shadow_", Effect.DENY: "istio_dry_run_deny_shadow_"}
 _POLICY_ID = "effective_policy_id"
+_MAX_LIMIT = 1024
+"""Characters of a limit's id: names of namespace and policy have 253 each at most."""
 
 
 def told_decision(
@@ -85,7 +87,7 @@ def _limit_rule(written: str) -> RuleReference | None:
     namespace, _, rest = written.partition("/")
     policy, _, place = rest.partition("/")
     scope, _, index = place.partition("/")
-    if not index.isascii() or not index.isdigit():
+    if not index.isascii() or not index.isdigit() or len(written) > _MAX_LIMIT:
         return None
     return RuleReference(namespace, policy, int(index), f"ns[{namespace}]-limit[{policy}]-{scope}[{index}]")
 

@@ -15,6 +15,7 @@ from authz._proto import access_log_pb2 as pb
 from authz.canary.canary_selection import CanarySelection
 from authz.canary.canary_source import CanarySource
 from authz.cli.control_records import record_settings
+from authz.control.records import record_receiver
 from authz.control.records.record_receiver import RecordReceiver
 from authz.core.attributes import Workload
 from authz.envoy.native.record_log import Subject
@@ -114,13 +115,20 @@ def entry(proxy: str = "api-v1", workload: Workload = API_V1, path: str = "/one"
 
 
 @asynccontextmanager
-async def sent(rig: Rig, spiffe_id: str | None, *messages: bytes) -> AsyncIterator[None]:
-    """Send these as somebody, or nobody, and end the stream. Raises what the receiver answers."""
+async def channel(rig: Rig, spiffe_id: str | None) -> AsyncIterator[grpc.aio.Channel]:
+    """A connection to the control plane as somebody, or nobody."""
     chain, key = rig.credentials(spiffe_id) if spiffe_id is not None else (None, None)
     roots = (rig.folder / "ca" / BUNDLE_FILE).read_bytes()
     credentials = grpc.ssl_channel_credentials(roots, key, chain)
-    async with grpc.aio.secure_channel(f"localhost:{rig.control}", credentials) as channel:
-        call = channel.stream_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
+    async with grpc.aio.secure_channel(f"localhost:{rig.control}", credentials) as made:
+        yield made
+
+
+@asynccontextmanager
+async def sent(rig: Rig, spiffe_id: str | None, *messages: bytes) -> AsyncIterator[None]:
+    """Send these as somebody, or nobody, and end the stream. Raises what the receiver answers."""
+    async with channel(rig, spiffe_id) as made:
+        call = made.stream_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
 
         async def stream() -> AsyncIterator[bytes]:
             for message in messages:
@@ -138,6 +146,9 @@ async def sent(rig: Rig, spiffe_id: str | None, *messages: bytes) -> AsyncIterat
         pytest.param(API, entry(proxy="web-v1"), "refused", id="of another workload's proxy"),
         pytest.param(API, entry(proxy="stranger"), "refused", id="of a proxy that the mesh does not have"),
         pytest.param(API, entry(workload=Workload("shop", frozenset(), "web", "")), "refused", id="of another account"),
+        pytest.param(
+            API, entry(workload=Workload("shop", frozenset(), "api", "api-v2")), "recorded", id="of no workload"
+        ),
         pytest.param(API, pb.StreamAccessLogsMessage().SerializeToString(), None, id="nothing"),
     ],
 )
@@ -151,7 +162,7 @@ async def test_an_entry_counts_when_it_is_of_a_proxy_of_the_caller(
             assert figures(rig)[names.NATIVE_ENTRIES.name] == expected
     finally:
         await rig.stop()
-    assert len(recorded(rig)) == (result == "recorded")
+    assert [one["destination"]["workload"] for one in recorded(rig)] == ["api-v1"] * (result == "recorded")
 
 
 @pytest.mark.parametrize(
@@ -185,6 +196,35 @@ async def test_a_stream_ends_when_its_identity_does(rig: Rig) -> None:
             async with sent(rig, API, entry()):
                 pytest.fail("it was taken")
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    finally:
+        await rig.stop()
+
+
+async def test_a_proxy_has_only_so_many_streams(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_receiver, "MAX_STREAMS", 1)
+    await rig.start()
+    ending = asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        yield entry()
+        await ending.wait()
+
+    async def is_taken() -> bool:
+        return ("grpc", "recorded") in figures(rig)[names.NATIVE_ENTRIES.name]
+
+    try:
+        async with channel(rig, API) as first:
+            call = first.stream_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)(held())
+            await until(is_taken, 10)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                async with sent(rig, API, entry()):
+                    pytest.fail("it was taken")
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            async with sent(rig, WEB):  # another's are another's
+                ending.set()
+            await asyncio.wait_for(call, 10)
+            async with sent(rig, API, entry()):
+                assert figures(rig)[names.NATIVE_ENTRIES.name] == {("grpc", "recorded"): 2, ("grpc", "refused"): 1}
     finally:
         await rig.stop()
 

@@ -10,18 +10,19 @@ from typing import Any
 import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
+from google.protobuf.wrappers_pb2 import StringValue
 
 from authz._proto import access_log_pb2 as pb
 from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
-from authz.service.native.intake import Intake
+from authz.service.native.intake import SLICE, Intake
 from authz.service.native.stream import AccessLogStream
 from authz.service.ports.server_tls import ServerCertificate
 from authz.service.server import CheckServer
 from authz.service.streams import ACCESS_LOG, STREAM_ACCESS_LOGS, StreamServer
 from authz.telemetry.status import TrailStatus
-from authz.wire import access_stream
-from authz.wire.access_log import LogEntry
+from authz.wire import access_log, access_stream
+from authz.wire.access_log import MAX_TIME, LogEntry, NotAnEntry
 from authz.wire.access_stream import read_message
 from tests.service.native.test_gaps import Trail
 from tests.service.native.test_judge import engine, rule
@@ -78,6 +79,84 @@ def test_what_a_client_writes_at_length_is_read_and_not_remembered() -> None:
             (entry,) = read_message(message("/ok", **{name: f"{number}{'x' * 60_000}"}))
             assert isinstance(entry, LogEntry)
     assert len(access_stream._known) == 1  # of the paths, which are each request's own
+
+
+WHO = json.loads(SUBJECT.who())
+NO_TEXT: tuple[object, ...] = ([], 5, None)
+
+
+def crafted(tag: str = "", *, state: bytes = b"", at: int = 1_700_000_000, metadata: Any = None) -> bytes:
+    """An entry that no Envoy writes, between two of ours."""
+    told = pb.StreamAccessLogsMessage.FromString(message("/ok/1", "/ok/2", "/ok/3"))
+    common = told.http_logs.log_entry[1].common_properties
+    common.start_time.seconds = at
+    if tag:
+        common.custom_tags["authz"] = tag
+    if state:
+        common.filter_state_objects["authz.asked"].value = state
+    for name, value in (metadata or {}).items():
+        common.metadata.filter_metadata[f"envoy.{name}"].update(value)
+    return told.SerializeToString()
+
+
+def asked(facts: object) -> bytes:
+    return StringValue(value=json.dumps(facts)).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(
+            pytest.param(crafted(json.dumps(WHO | {name: value})), id=f"{name} {value!r}")
+            for name in ("proxy", "listener", "namespace", "service_account", "workload", "labels")
+            for value in NO_TEXT
+        ),
+        pytest.param(crafted(json.dumps(WHO | {"labels": {"app": True}})), id="a label that is no text"),
+        pytest.param(crafted("[1]"), id="no object"),
+        pytest.param(crafted("[" * 100_000), id="brackets"),
+        pytest.param(crafted(json.dumps(WHO).replace('"reviews-v1"', "1" * 5000)), id="a long number"),
+        pytest.param(crafted(state=b"\xff\xff"), id="no text of a filter"),
+        pytest.param(crafted(state=asked({"headers": {"x-team": 5}})), id="a header that is no text"),
+        pytest.param(crafted(state=asked({"headers": [1]})), id="headers without names"),
+        pytest.param(crafted(at=-1), id="before the epoch"),
+        pytest.param(crafted(at=MAX_TIME), id="in the year 10000"),
+        pytest.param(crafted(metadata={"x": {"y": float("nan")}}), id="no number"),
+        pytest.param(crafted(metadata={"filters.http.rbac": {"enforced_engine_result": 5}}), id="a result of no text"),
+        pytest.param(crafted(metadata={"common": {"access_log_hint": [1]}}), id="a hint that is none"),
+        pytest.param(crafted(metadata={"filters.http.ratelimit": {"rule": [1]}}), id="a limit that is no text"),
+        pytest.param(crafted(metadata={"filters.http.jwt_authn": {"payload": [1]}}), id="claims without names"),
+        pytest.param(
+            crafted(metadata={"filters.http.jwt_authn": {"payload": {"a": 1}, "header": {"kid": [1]}}}),
+            id="no name",
+        ),
+    ],
+)
+def test_what_no_envoy_writes_is_no_entry_and_those_beside_it_are_read(written: bytes) -> None:
+    """Whatever is remembered or counted by it later, as a label of metrics, is text."""
+    found = list(read_message(written))
+    assert [type(one) for one in found] == [LogEntry, NotAnEntry, LogEntry]
+
+
+def test_what_is_long_is_remembered_nowhere() -> None:
+    long = "x" * 60_000
+    told = pb.StreamAccessLogsMessage.FromString(message("/ok"))
+    common = told.http_logs.log_entry[0].common_properties
+    common.custom_tags["authz"] = json.dumps(WHO | {"labels": {"app": long}})
+    common.downstream_direct_remote_address.socket_address.address = long
+    common.tls_properties.peer_certificate_properties.subject_alt_name.add(uri=f"spiffe://mesh.test/{long}")
+    common.metadata.filter_metadata["envoy.filters.http.jwt_authn"].update({"payload": {"iss": "i", "sub": long}})
+    remembering = (
+        access_log._who, access_log._destination, access_log._source, access_log._accepted,
+        access_stream._socket_address,
+    )  # fmt: skip
+    list(read_message(message("/ok")))
+    before = [one.cache_info().currsize for one in remembering]
+    (entry,) = read_message(told.SerializeToString())
+    assert isinstance(entry, LogEntry)
+    assert entry.attributes.authentication.token is not None
+    assert entry.attributes.authentication.token.subject == long
+    added = [one.cache_info().currsize - size for one, size in zip(remembering, before, strict=True)]
+    assert sum(added) <= 1  # an address beside it
 
 
 @asynccontextmanager
@@ -204,6 +283,47 @@ async def test_a_full_trail_holds_the_stream_back(intake: Intake, trail: FullTra
         trail.queued = 0
         await asyncio.wait_for(running, 10)
     assert len(trail.entries) == 1
+
+
+async def test_streams_that_wait_for_a_full_trail_ask_one_at_a_time_and_do_not_overrun_it(tmp_path: Path) -> None:
+    class Counted(FullTrail):
+        asked = 0
+        queued = 50
+
+        def status(self) -> TrailStatus:
+            self.asked += 1
+            return TrailStatus(self.queued + len(self.entries), 200, 0, 0, 0, 0, (), "", True)
+
+    trail = Counted()
+    intake = Intake(trail)
+    intake.judge.replace(engine(tmp_path), 0.0)
+
+    async def one(*paths: str) -> AsyncIterator[bytes]:
+        yield message(*paths)
+
+    trail.queued = 150
+    streams = [asyncio.create_task(AccessLogStream(intake).take(one(*["/ok/1"] * SLICE))) for _ in range(200)]
+    await asyncio.sleep(0.1)
+    assert trail.asked < 40
+    trail.queued = 0
+    await asyncio.sleep(0.1)
+    assert SLICE <= len(trail.entries) <= 100
+    for task in streams:
+        task.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
+
+
+async def test_what_is_large_waits_until_hardly_anything_does(intake: Intake, trail: FullTrail) -> None:
+    trail.queued = 16
+    large = message("/ok/1", user_agent="x" * 100_000)
+    async with taking(intake) as call:
+        running = asyncio.ensure_future(call(iter([large])))
+        assert await asyncio.wait_for(call(iter([message("/ok/2")])), 10) == b""
+        assert len(trail.entries) == 1
+        assert not running.done()
+        trail.queued = 0
+        await asyncio.wait_for(running, 10)
+    assert len(trail.entries) == 2
 
 
 async def test_a_failure_of_our_own_is_noted_and_stops_nothing(trail: FullTrail) -> None:
