@@ -106,6 +106,8 @@ def record_settings(sinks: tuple[str, ...], file: Path | None, keep: Path, truth
         raise SettingsError(f"{file}: {named}: not about records, which is all that --audit-settings may say")
     if "audit" not in told.model_fields_set:
         raise SettingsError(f"{file}: there is no `audit`, and no --audit: say where records go")
+    if "none" in told.audit:
+        raise SettingsError("setting `audit`: `none` would record nothing and have no proxy write a log: name a sink")
     known: dict[str, Any] = {}
     if told.audit_spool is None:
         known["audit_spool"] = keep / SPOOL_DIRECTORY

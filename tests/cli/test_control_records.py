@@ -54,6 +54,7 @@ def test_a_truth_of_its_own_is_asked_by_its_own_certificate(tmp_path: Path) -> N
         ("audit_redakt: [request.path]\n", "audit_redact"),
         ("audit: [stdout]\naccess_log_verify: 2\n", "access_log_verify"),
         ("audit: [stdout\n", "records.yaml"),
+        ("audit: [none]\n", "`none` would record nothing"),
     ],
 )
 def test_what_is_not_about_records_or_cannot_be_used_is_named(tmp_path: Path, text: str, complaint: str) -> None:

@@ -7,6 +7,7 @@ discovery: entries are taken a few at a time, and not read while the trail is fu
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -39,6 +40,9 @@ MAX_STREAMS = 1024
 """
 Streams of one proxy: each thread of an Envoy has one for every listener that decides, and opens another when it ends.
 """
+HELD_SECONDS = 10.0
+"""A sink that hangs raises nothing: after so long it is said."""
+_log = logging.getLogger("authz.native")
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -154,7 +158,12 @@ class RecordReceiver:
         """Sinks that fail: nobody's requests are refused for that, but records wait or are lost."""
         for cause in audit_causes(self._trail.status()):
             yield {"part": cause.part, "message": cause.message, "blocks": False}
+        since = self._intake.held_since
+        if since is not None and (lasted := self._clock() - since) >= HELD_SECONDS:
+            message = f"nothing is taken from proxies for {lasted:.0f} s: records are not written as fast as they come"
+            yield {"part": "audit", "message": message, "blocks": False}
 
     async def close(self) -> None:
         """Write what was taken, and end."""
-        await asyncio.to_thread(self._trail.close)
+        if not await asyncio.to_thread(self._trail.close):
+            _log.error("%d records were taken and are not written: a sink does not end", self._trail.status().queued)

@@ -79,6 +79,8 @@ class Intake:
         """Says what a candidate would have answered, where that differs; never raises. None: there is never one."""
         self._complained: dict[str, float] = {}
         self._room = 0
+        self.held_since: float | None = None
+        """Since when nothing is read because the trail has no room, seconds since the epoch; None while it has."""
         self._turn, self._large_turn = asyncio.Lock(), asyncio.Lock()
         """One stream waits at a time and the others for it, so that thousands of them cost nothing while they wait."""
         self._reader = LineReader()
@@ -169,7 +171,10 @@ class Intake:
         async with self._turn:  # until it is this one's: who has been let in takes its slice before the next is
             self._room -= SLICE
             if self._room <= 0:
-                self._room = max(SLICE, min(await self._free(SHARE) // 2, 256))
+                try:
+                    self._room = max(SLICE, min(await self._free(SHARE) // 2, 256))
+                finally:
+                    self.held_since = None
             await asyncio.sleep(0)
 
     async def _free(self, share: int) -> int:
@@ -179,6 +184,8 @@ class Intake:
             free = max(SLICE, status.capacity // share) - status.queued
             if free >= SLICE or not status.capacity or not status.is_running:
                 return free
+            if share == SHARE and self.held_since is None:
+                self.held_since = self._clock()
             await asyncio.sleep(WAIT_SECONDS)
 
     async def flushed(self) -> bool:

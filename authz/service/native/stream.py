@@ -5,7 +5,10 @@ A stream is read only while the trail has room; then gRPC's flow control holds t
 it: it buffers, and then drops. That is why ``gaps`` counts requests, and not what Envoy says it sent.
 """
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from itertools import islice
 
 from authz.service.native.intake import SHOWN, SLICE, Intake
 from authz.wire.access_log import LogEntry, NotAnEntry
@@ -42,17 +45,26 @@ class AccessLogStream:
             ValueError: bytes that are not a message.
         """
         async for message in messages:
-            for number, entry in enumerate(read_message(message)):
-                if number % SLICE == 0:
+            entries, taken = read_message(message), SLICE
+            try:
+                while taken == SLICE:
                     await self._intake.room(is_large=len(message) > LARGE_BYTES)
-                self._take(entry, caller)
+                    taken = self._take(islice(entries, SLICE), caller)
+            except asyncio.CancelledError:  # the stream broke, or we end, while it waited; but this message has come
+                with suppress(ValueError):
+                    self._take(entries, caller)
+                raise
 
-    def _take(self, entry: LogEntry | NotAnEntry, caller: str) -> None:
-        if isinstance(entry, NotAnEntry):
-            self._intake.refuse("grpc", entry)
-            return
-        settled = entry if self._settle is None else self._settle(entry)
-        if settled is None:
-            self._intake.disbelieve("grpc", f"`{caller}` has no proxy {entry.proxy[:SHOWN]!r} in this mesh")
-        else:
-            self._intake.take(settled, "grpc", caller)
+    def _take(self, entries: Iterable[LogEntry | NotAnEntry], caller: str) -> int:
+        """Take these; return how many they were. Raises ValueError as ``take``."""
+        number = 0
+        for number, entry in enumerate(entries, 1):  # noqa: B007  # counted beyond the loop
+            if isinstance(entry, NotAnEntry):
+                self._intake.refuse("grpc", entry)
+                continue
+            settled = entry if self._settle is None else self._settle(entry)
+            if settled is None:
+                self._intake.disbelieve("grpc", f"`{caller}` has no proxy {entry.proxy[:SHOWN]!r} in this mesh")
+            else:
+                self._intake.take(settled, "grpc", caller)
+        return number

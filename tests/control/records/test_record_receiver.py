@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import grpc
 import pytest
 
 from authz._proto import access_log_pb2 as pb
+from authz._proto import delta_discovery_pb2 as wire
 from authz.canary.canary_selection import CanarySelection
 from authz.canary.canary_source import CanarySource
 from authz.cli.control_records import record_settings
+from authz.control.discovery.discovered import CLUSTER_TYPE
 from authz.control.records import record_receiver
 from authz.control.records.record_receiver import RecordReceiver
 from authz.core.attributes import Workload
@@ -198,6 +202,44 @@ async def test_a_stream_ends_when_its_identity_does(rig: Rig) -> None:
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
     finally:
         await rig.stop()
+
+
+async def test_a_sink_that_hangs_is_said_and_holds_up_neither_discovery_nor_the_end(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A FIFO that nobody reads, with a queue that is full at once."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    file = tmp_path / "audit.yaml"
+    file.write_text(f'audit: ["file:{pipe}"]\naudit_capacity: 64\n')
+    rig.records = RecordReceiver(record_settings((), file, tmp_path / "keep", None), tmp_path / "keep", time.time)
+    monkeypatch.setattr(record_receiver, "HELD_SECONDS", 0.2)
+    monkeypatch.setattr(rig.records._trail, "close", partial(rig.records._trail.close, 0.1))
+    await rig.start()
+    assert rig.plane is not None
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield entry(path=f"/{'x' * 900}")
+
+    async def is_said() -> bool:
+        assert rig.plane is not None
+        return any("nothing is taken from proxies" in str(one["message"]) for one in rig.plane.causes())
+
+    try:
+        async with channel(rig, API) as made:
+            call = made.stream_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)(endless())
+            await until(is_said, 20)
+            async with rig.stream(WEB) as stream:
+                asked = wire.DeltaDiscoveryRequest(type_url=CLUSTER_TYPE)
+                asked.node.id = "web-v1"
+                await stream.write(asked)
+                assert (await asyncio.wait_for(stream.read(), 10)).resources
+            call.cancel()
+    finally:
+        await rig.stop()
+    assert "records were taken and are not written" in caplog.text
+    pipe.read_bytes()  # lets the writer go
 
 
 async def test_a_proxy_has_only_so_many_streams(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,6 +285,23 @@ async def test_a_full_trail_holds_the_stream_back(intake: Intake, trail: FullTra
     assert len(trail.entries) == 1
 
 
+async def test_what_has_come_of_a_stream_that_breaks_while_it_waits_is_recorded(
+    intake: Intake, trail: FullTrail
+) -> None:
+    trail.queued = 50
+
+    async def one() -> AsyncIterator[bytes]:
+        yield message(*["/ok/1"] * (SLICE + 1))
+
+    task = asyncio.create_task(AccessLogStream(intake).take(one()))
+    await asyncio.sleep(0.05)
+    assert trail.entries == []
+    assert intake.held_since is not None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (len(trail.entries), intake.held_since) == (SLICE + 1, None)
+
+
 async def test_streams_that_wait_for_a_full_trail_ask_one_at_a_time_and_do_not_overrun_it(tmp_path: Path) -> None:
     class Counted(FullTrail):
         asked = 0
@@ -311,6 +328,7 @@ async def test_streams_that_wait_for_a_full_trail_ask_one_at_a_time_and_do_not_o
     for task in streams:
         task.cancel()
     await asyncio.gather(*streams, return_exceptions=True)
+    assert len(trail.entries) == 200 * SLICE  # what has come is recorded all the same
 
 
 async def test_what_is_large_waits_until_hardly_anything_does(intake: Intake, trail: FullTrail) -> None:
