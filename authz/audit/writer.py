@@ -7,10 +7,9 @@ record as plain objects and is compared with what is written.
 
 import json
 import re
-from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
-from typing import Generic, TypeVar
 
+from authz.audit.remembered_text import MAX_REMEMBERED, MAX_WEIGHT, RememberedText, weight
 from authz.audit.request_fields import DEFAULT_OPTIONS, ESCAPED, MAX_TEXT, NEVER_KEPT, RecordOptions, clean, rfc3339
 from authz.core.attributes import (
     Authentication,
@@ -28,7 +27,6 @@ from authz.core.explain import HIDDEN, PredicateNote, RuleNote
 
 _QUERY_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,48}")
 _LITERALS: dict[bool | None, str] = {None: "null", True: "true", False: "false"}
-_MAX_REMEMBERED = 4096
 _MAX_WORD = 256
 _MAX_FORM = 1024
 _MAX_FAILED = 4
@@ -47,11 +45,11 @@ class RecordWriter:
 
     def __init__(self, options: RecordOptions = DEFAULT_OPTIONS) -> None:
         self._options = options
-        self._source = _Remembered(_source)
-        self._destination = _Remembered(_destination)
-        self._decided = _Remembered(_decided)
-        self._judged = _Remembered(_judged)
-        self._token = _Remembered(_token)
+        self._source = RememberedText(_source)
+        self._destination = RememberedText(_destination)
+        self._decided = RememberedText(_decided)
+        self._judged = RememberedText(_judged)
+        self._token = RememberedText(_token)
         self._kinds: dict[tuple[object, ...], _Kind] = {}
         self._forms: dict[tuple[str | None, ...], tuple[str, str, str]] = {}
         self._paths = _Paths(options.query_values)
@@ -96,16 +94,18 @@ class RecordWriter:
         attributes, decision, cache_hit = offer.attributes, offer.decision, offer.cache_hit
         source, destination, sni = attributes.source, attributes.destination, attributes.sni
         token = attributes.authentication.token
+        is_kept = weight(source, destination, token) <= MAX_WEIGHT
+        written = self._token(token, is_kept) + _LITERALS[cache_hit] + "}" if token is not None else "null"
         kind = (
             (decision, source, destination, token),
             f'{self._decided(decision)}"nearest":',
-            f',"source":{self._source(source)},"destination":{self._destination(destination)},"request":',
-            f',"sni":{_quote(sni) if isinstance(sni, str) else "null"},'
-            f'"token":{self._token(token) + _LITERALS[cache_hit] + "}" if token is not None else "null"},'
+            f',"source":{self._source(source, is_kept)},"destination":{self._destination(destination, is_kept)},'
+            '"request":',
+            f',"sni":{_quote(sni) if isinstance(sni, str) else "null"},"token":{written},'
             f'{self._judged(decision)}"trace_id":"',
         )
-        if not isinstance(sni, str) or len(sni) <= _MAX_WORD:
-            if len(self._kinds) >= _MAX_REMEMBERED:
+        if is_kept and (not isinstance(sni, str) or len(sni) <= _MAX_WORD):
+            if len(self._kinds) >= MAX_REMEMBERED:
                 self._kinds.clear()
             self._kinds[id(decision), id(source), id(destination), id(token), cache_hit, sni] = kind
         return kind
@@ -129,7 +129,7 @@ class RecordWriter:
         )
         sizes = map(len, (http.method, http.host, http.scheme, http.protocol, agent or ""))
         if sum(sizes) <= _MAX_FORM:  # what a client sends has no bound of its own
-            if len(self._forms) >= _MAX_REMEMBERED:
+            if len(self._forms) >= MAX_REMEMBERED:
                 self._forms.clear()
             self._forms[http.method, http.host, http.scheme, http.protocol, agent] = parts
         return parts
@@ -146,27 +146,6 @@ def build_record(
     return record
 
 
-Noun = TypeVar("Noun")
-
-
-class _Remembered(Generic[Noun]):
-    """The text that was written for a noun, by identity: hashing one costs as much as writing it."""
-
-    def __init__(self, write: Callable[[Noun], str]) -> None:
-        self._write = write
-        self._known: dict[int, tuple[Noun, str]] = {}
-
-    def __call__(self, noun: Noun) -> str:
-        found = self._known.get(id(noun))
-        if found is not None:  # the reference that is kept makes the id unique
-            return found[1]
-        if len(self._known) >= _MAX_REMEMBERED:
-            self._known.clear()
-        text = self._write(noun)
-        self._known[id(noun)] = (noun, text)
-        return text
-
-
 _Kind = tuple[tuple[object, ...], str, str, str]
 """The nouns that some decisions share, kept alive, and the three texts that their records have in common."""
 
@@ -181,7 +160,7 @@ class _Paths(dict[str, str]):
     def __missing__(self, path: str) -> str:
         quoted = _quote(_path(path, (), self._kept))
         if len(path) <= _MAX_WORD:
-            if len(self) >= _MAX_REMEMBERED:
+            if len(self) >= MAX_REMEMBERED:
                 self.clear()
             self[path] = quoted
         return quoted

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from authz.core.attributes import AttributeContext, Authentication, AuthenticationOutcome, HttpRequest, Workload
+from authz.core.attributes import AttributeContext, Authentication, AuthenticationOutcome, HttpRequest, Source, Workload
 from authz.core.decided import Offer
 from authz.core.decision import RuleReference
 from authz.core.spiffe import SpiffeId
@@ -34,7 +34,7 @@ _MAX_ALIKE = 1_000
 """Kinds of decisions counted apart before they are folded into labels; each keeps what is counted of one request."""
 _MAX_TYPE = 64
 _MAX_IDENTITY = 2048
-"""Characters of an identity that is remembered: the longest SPIFFE ID."""
+"""Characters of an identity that count: the longest SPIFFE ID."""
 OTHER = "_other"
 UNKNOWN = "unknown"
 """Istio's word for a label whose value is not known."""
@@ -125,7 +125,7 @@ class Telemetry:
         key = (
             id(attributes.destination),
             id(rule),
-            identities[0] if identities else attributes.source.is_unproven,
+            identities[0][:_MAX_IDENTITY] if identities else attributes.source.is_unproven,
             decision.effect,
             decision.stage,
             decision.status,
@@ -237,10 +237,9 @@ class Telemetry:
                 found = (spiffe.service_account or UNKNOWN, spiffe.namespace or UNKNOWN)
             except ValueError:
                 found = (UNKNOWN, UNKNOWN)
-            if len(identity) <= _MAX_IDENTITY:
-                if len(self._peers) >= self._max_series:
-                    self._peers.clear()
-                self._peers[identity] = found
+            if len(self._peers) >= self._max_series:
+                self._peers.clear()
+            self._peers[identity] = found
         return found
 
 
@@ -251,7 +250,9 @@ def _counted(attributes: AttributeContext) -> AttributeContext:
         types = tuple(one[:_MAX_TYPE] for one in http.headers.get("content-type", ())[:1])
         http = HttpRequest("", "", "", {"content-type": types})
     outcome = Authentication(attributes.authentication.outcome)
-    return AttributeContext(attributes.source, attributes.destination, http, authentication=outcome)
+    identities = tuple(one[:_MAX_IDENTITY] for one in attributes.source.identities[:1])
+    source = Source(identities, is_unproven=attributes.source.is_unproven)
+    return AttributeContext(source, attributes.destination, http, authentication=outcome)
 
 
 def _workload(workload: Workload) -> _WorkloadLabels:

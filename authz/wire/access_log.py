@@ -9,6 +9,7 @@ may be recorded here, before anything else sees it.
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authz.core.attributes import (
@@ -35,6 +36,9 @@ _Read = TypeVar("_Read")
 MAX_ID = 128
 MAX_ALIKE = 8192
 """Most shared bytes by which entries are remembered: a client may write a hundred thousand, new ones each time."""
+MAX_WORDS = 2048
+"""Most characters of what Envoy itself says, and of an identity: an entry that has more is no Envoy's work."""
+_MAX_RESULTS = 32
 MAX_TIME = 253_402_300_800
 """The year 10000, which no record can write."""
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
@@ -132,11 +136,11 @@ class Alike:
         self._destination = short_remembered(_destination, *places)
         self._enforced = Enforced(
             int(told.get("code") or 0),
-            told.get("details") or "",
-            {name: _text(value) for name, value in (told.get("rbac") or {}).items() if value is not None},
+            (told.get("details") or "")[:MAX_WORDS],
+            _results(told.get("rbac") or {}),
             told.get("hint"),
-            told.get("version") or "",
-            _text(told.get("limit") or ""),
+            (told.get("version") or "")[:MAX_WORDS],
+            _text(told.get("limit") or "")[:MAX_WORDS],
         )
         if self._enforced.audit not in (None, True, False):
             raise TypeError
@@ -203,6 +207,12 @@ def asked_facts(written: str | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise TypeError
     return {name: found[name] for name in ("claims", "headers", "kid", "metadata") if name in found}
+
+
+def _results(told: Mapping[str, Any]) -> dict[str, str]:
+    """What RBAC filters say, none of which is long."""
+    given = ((name, value) for name, value in told.items() if value is not None and len(name) <= MAX_ID)
+    return {name: _text(value)[:MAX_WORDS] for name, value in islice(given, _MAX_RESULTS)}
 
 
 def _headers(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -284,7 +294,7 @@ def _destination(written: str, local: str, own: str) -> Destination:
         told["workload"],
     )
     ip, port = _address(local)
-    principal = own.split(",")[0]
+    principal = own.partition(",")[0][: MAX_WORDS + 1]
     return Destination(
         workload, ip, port if not isinstance(ip, Unknown) else UNKNOWN, principal, bool(told.get("gateway"))
     )

@@ -15,6 +15,8 @@ from authz.core.attributes import (
     NOT_AUTHENTICATED,
     UNKNOWN,
     AttributeContext,
+    Authentication,
+    AuthenticationOutcome,
     Destination,
     HttpRequest,
     Source,
@@ -273,6 +275,11 @@ def test_a_writer_remembers_a_bounded_number_of_bounded_texts(make_offer: MakeOf
     long = "x" * 100_000
     http = HttpRequest("GET", long, long, {"user-agent": (long,)}, long)
     writer.write(offer._replace(attributes=replace(offer.attributes, http=http, sni=long)))
+    before = len(writer._kinds)
+    accepted = Authentication(AuthenticationOutcome.ACCEPTED, Token({"sub": long}))
+    writer.write(offer._replace(attributes=replace(offer.attributes, authentication=accepted)))
+    writer.write(offer._replace(attributes=replace(offer.attributes, source=Source((long,)))))
+    assert len(writer._kinds) == before
     remembered: list[Mapping[Any, object]] = [writer._kinds, writer._forms, writer._paths]  # private: nothing shows it
     assert [0 < len(known) <= 4_096 for known in remembered] == [True] * 3
     assert not any(long in str(key) for known in remembered for key in known)

@@ -116,7 +116,8 @@ class Judge:
             decision, verdict, authentication = before
             return Judged(_offer(entry, attributes.after(authentication), decision), verdict)
         known = self._know(candidates[0] if candidates else self._sets[0][0], entry)
-        attributes = attributes.after(self._with_rule(attributes.authentication, known.policies))
+        named = self._with_rule(attributes.authentication, known.policies, is_kept=alike is not None)
+        attributes = attributes.after(named)
         told, is_first = self._as_told(entry, known)
         if not candidates:
             return Judged(_offer(entry, attributes, replace(told, policy_version=entry.enforced.version)),
@@ -214,8 +215,12 @@ class Judge:
             )
         return known
 
-    def _with_rule(self, found: Authentication, policies: WorkloadPolicies) -> Authentication:
-        """Name the jwtRule that accepted the token: the first of its issuer and audience."""
+    def _with_rule(self, found: Authentication, policies: WorkloadPolicies, *, is_kept: bool) -> Authentication:
+        """
+        Name the jwtRule that accepted the token: the first of its issuer and audience.
+
+        ``is_kept``: whether it may be remembered; the claims of an entry that is not may be long.
+        """
         token = found.token
         if token is None or not policies.jwt_rules:
             return found
@@ -224,7 +229,9 @@ class Judge:
             if len(self._tokens) >= MAX_REMEMBERED:
                 self._tokens.clear()
             name = _accepting(policies.jwt_rules, token.issuer, token.claims.get("aud"))
-            kept = self._tokens[id(found)] = (found, policies, replace(found, token=replace(token, rule=name)))
+            kept = (found, policies, replace(found, token=replace(token, rule=name)))
+            if is_kept:
+                self._tokens[id(found)] = kept
         return kept[2]
 
     def _as_told(self, entry: LogEntry, known: PreparedWorkload) -> tuple[Decision, bool]:
