@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61uthz/_proto/access_log.proto\x12\nauthz.wire\x1a\x1c\x61uthz/_proto/ext_authz.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"*\n\x0eSubjectAltName\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0b\n\x03\x64ns\x18\x02 \x01(\t\"^\n\x15\x43\x65rtificateProperties\x12\x34\n\x10subject_alt_name\x18\x01 \x03(\x0b\x32\x1a.authz.wire.SubjectAltName\x12\x0f\n\x07subject\x18\x02 \x01(\t\"\xba\x01\n\rTLSProperties\x12\x18\n\x10tls_sni_hostname\x18\x03 \x01(\t\x12G\n\x1clocal_certificate_properties\x18\x04 \x01(\x0b\x32!.authz.wire.CertificateProperties\x12\x46\n\x1bpeer_certificate_properties\x18\x05 \x01(\x0b\x32!.authz.wire.CertificateProperties\"\x8f\x06\n\x0f\x41\x63\x63\x65ssLogCommon\x12\x36\n\x19\x64ownstream_remote_address\x18\x02 \x01(\x0b\x32\x13.authz.wire.Address\x12\x35\n\x18\x64ownstream_local_address\x18\x03 \x01(\x0b\x32\x13.authz.wire.Address\x12\x31\n\x0etls_properties\x18\x04 \x01(\x0b\x32\x19.authz.wire.TLSProperties\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x42\n\x1ftime_to_last_downstream_tx_byte\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x08metadata\x18\x11 \x01(\x0b\x32\x14.authz.wire.Metadata\x12=\n downstream_direct_remote_address\x18\x14 \x01(\x0b\x32\x13.authz.wire.Address\x12Q\n\x14\x66ilter_state_objects\x18\x15 \x03(\x0b\x32\x33.authz.wire.AccessLogCommon.FilterStateObjectsEntry\x12@\n\x0b\x63ustom_tags\x18\x16 \x03(\x0b\x32+.authz.wire.AccessLogCommon.CustomTagsEntry\x12+\n\x08\x64uration\x18\x17 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x1e\x63onnection_termination_details\x18\x19 \x01(\t\x12\x11\n\tstream_id\x18\x1a \x01(\t\x1aO\n\x17\x46ilterStateObjectsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01\x1a\x31\n\x0f\x43ustomTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x93\x02\n\x15HTTPRequestProperties\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x11\n\tauthority\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x12\n\nuser_agent\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x1a\n\x12request_body_bytes\x18\x0c \x01(\x04\x12N\n\x0frequest_headers\x18\r \x03(\x0b\x32\x35.authz.wire.HTTPRequestProperties.RequestHeadersEntry\x1a\x35\n\x13RequestHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\x16HTTPResponseProperties\x12\x33\n\rresponse_code\x18\x01 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x1d\n\x15response_code_details\x18\x06 \x01(\t\"\xd0\x01\n\x12HTTPAccessLogEntry\x12\x36\n\x11\x63ommon_properties\x18\x01 \x01(\x0b\x32\x1b.authz.wire.AccessLogCommon\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12\x32\n\x07request\x18\x03 \x01(\x0b\x32!.authz.wire.HTTPRequestProperties\x12\x34\n\x08response\x18\x04 \x01(\x0b\x32\".authz.wire.HTTPResponseProperties\"K\n\x11TCPAccessLogEntry\x12\x36\n\x11\x63ommon_properties\x18\x01 \x01(\x0b\x32\x1b.authz.wire.AccessLogCommon\"I\n\x14HTTPAccessLogEntries\x12\x31\n\tlog_entry\x18\x01 \x03(\x0b\x32\x1e.authz.wire.HTTPAccessLogEntry\"G\n\x13TCPAccessLogEntries\x12\x30\n\tlog_entry\x18\x01 \x03(\x0b\x32\x1d.authz.wire.TCPAccessLogEntry\"\x81\x01\n\x17StreamAccessLogsMessage\x12\x33\n\thttp_logs\x18\x02 \x01(\x0b\x32 .authz.wire.HTTPAccessLogEntries\x12\x31\n\x08tcp_logs\x18\x03 \x01(\x0b\x32\x1f.authz.wire.TCPAccessLogEntries')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61uthz/_proto/access_log.proto\x12\nauthz.wire\x1a\x1c\x61uthz/_proto/ext_authz.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"*\n\x0eSubjectAltName\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0b\n\x03\x64ns\x18\x02 \x01(\t\"^\n\x15\x43\x65rtificateProperties\x12\x34\n\x10subject_alt_name\x18\x01 \x03(\x0b\x32\x1a.authz.wire.SubjectAltName\x12\x0f\n\x07subject\x18\x02 \x01(\t\"\xba\x01\n\rTLSProperties\x12\x18\n\x10tls_sni_hostname\x18\x03 \x01(\t\x12G\n\x1clocal_certificate_properties\x18\x04 \x01(\x0b\x32!.authz.wire.CertificateProperties\x12\x46\n\x1bpeer_certificate_properties\x18\x05 \x01(\x0b\x32!.authz.wire.CertificateProperties\"\xa8\x06\n\x0f\x41\x63\x63\x65ssLogCommon\x12\x36\n\x19\x64ownstream_remote_address\x18\x02 \x01(\x0b\x32\x13.authz.wire.Address\x12\x35\n\x18\x64ownstream_local_address\x18\x03 \x01(\x0b\x32\x13.authz.wire.Address\x12\x31\n\x0etls_properties\x18\x04 \x01(\x0b\x32\x19.authz.wire.TLSProperties\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x42\n\x1ftime_to_last_downstream_tx_byte\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x08metadata\x18\x11 \x01(\x0b\x32\x14.authz.wire.Metadata\x12=\n downstream_direct_remote_address\x18\x14 \x01(\x0b\x32\x13.authz.wire.Address\x12Q\n\x14\x66ilter_state_objects\x18\x15 \x03(\x0b\x32\x33.authz.wire.AccessLogCommon.FilterStateObjectsEntry\x12@\n\x0b\x63ustom_tags\x18\x16 \x03(\x0b\x32+.authz.wire.AccessLogCommon.CustomTagsEntry\x12+\n\x08\x64uration\x18\x17 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x1e\x63onnection_termination_details\x18\x19 \x01(\t\x12\x11\n\tstream_id\x18\x1a \x01(\t\x12\x17\n\x0f\x61\x63\x63\x65ss_log_type\x18! \x01(\x05\x1aO\n\x17\x46ilterStateObjectsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01\x1a\x31\n\x0f\x43ustomTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x93\x02\n\x15HTTPRequestProperties\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x11\n\tauthority\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x12\n\nuser_agent\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x1a\n\x12request_body_bytes\x18\x0c \x01(\x04\x12N\n\x0frequest_headers\x18\r \x03(\x0b\x32\x35.authz.wire.HTTPRequestProperties.RequestHeadersEntry\x1a\x35\n\x13RequestHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\x16HTTPResponseProperties\x12\x33\n\rresponse_code\x18\x01 \x01(\x0b\x32\x1c.google.protobuf.UInt32Value\x12\x1d\n\x15response_code_details\x18\x06 \x01(\t\"\xd0\x01\n\x12HTTPAccessLogEntry\x12\x36\n\x11\x63ommon_properties\x18\x01 \x01(\x0b\x32\x1b.authz.wire.AccessLogCommon\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12\x32\n\x07request\x18\x03 \x01(\x0b\x32!.authz.wire.HTTPRequestProperties\x12\x34\n\x08response\x18\x04 \x01(\x0b\x32\".authz.wire.HTTPResponseProperties\"K\n\x11TCPAccessLogEntry\x12\x36\n\x11\x63ommon_properties\x18\x01 \x01(\x0b\x32\x1b.authz.wire.AccessLogCommon\"I\n\x14HTTPAccessLogEntries\x12\x31\n\tlog_entry\x18\x01 \x03(\x0b\x32\x1e.authz.wire.HTTPAccessLogEntry\"G\n\x13TCPAccessLogEntries\x12\x30\n\tlog_entry\x18\x01 \x03(\x0b\x32\x1d.authz.wire.TCPAccessLogEntry\"\x81\x01\n\x17StreamAccessLogsMessage\x12\x33\n\thttp_logs\x18\x02 \x01(\x0b\x32 .authz.wire.HTTPAccessLogEntries\x12\x31\n\x08tcp_logs\x18\x03 \x01(\x0b\x32\x1f.authz.wire.TCPAccessLogEntries')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,25 +49,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TLSPROPERTIES']._serialized_start=340
   _globals['_TLSPROPERTIES']._serialized_end=526
   _globals['_ACCESSLOGCOMMON']._serialized_start=529
-  _globals['_ACCESSLOGCOMMON']._serialized_end=1312
-  _globals['_ACCESSLOGCOMMON_FILTERSTATEOBJECTSENTRY']._serialized_start=1182
-  _globals['_ACCESSLOGCOMMON_FILTERSTATEOBJECTSENTRY']._serialized_end=1261
-  _globals['_ACCESSLOGCOMMON_CUSTOMTAGSENTRY']._serialized_start=1263
-  _globals['_ACCESSLOGCOMMON_CUSTOMTAGSENTRY']._serialized_end=1312
-  _globals['_HTTPREQUESTPROPERTIES']._serialized_start=1315
-  _globals['_HTTPREQUESTPROPERTIES']._serialized_end=1590
-  _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_start=1537
-  _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_end=1590
-  _globals['_HTTPRESPONSEPROPERTIES']._serialized_start=1592
-  _globals['_HTTPRESPONSEPROPERTIES']._serialized_end=1700
-  _globals['_HTTPACCESSLOGENTRY']._serialized_start=1703
-  _globals['_HTTPACCESSLOGENTRY']._serialized_end=1911
-  _globals['_TCPACCESSLOGENTRY']._serialized_start=1913
-  _globals['_TCPACCESSLOGENTRY']._serialized_end=1988
-  _globals['_HTTPACCESSLOGENTRIES']._serialized_start=1990
-  _globals['_HTTPACCESSLOGENTRIES']._serialized_end=2063
-  _globals['_TCPACCESSLOGENTRIES']._serialized_start=2065
-  _globals['_TCPACCESSLOGENTRIES']._serialized_end=2136
-  _globals['_STREAMACCESSLOGSMESSAGE']._serialized_start=2139
-  _globals['_STREAMACCESSLOGSMESSAGE']._serialized_end=2268
+  _globals['_ACCESSLOGCOMMON']._serialized_end=1337
+  _globals['_ACCESSLOGCOMMON_FILTERSTATEOBJECTSENTRY']._serialized_start=1207
+  _globals['_ACCESSLOGCOMMON_FILTERSTATEOBJECTSENTRY']._serialized_end=1286
+  _globals['_ACCESSLOGCOMMON_CUSTOMTAGSENTRY']._serialized_start=1288
+  _globals['_ACCESSLOGCOMMON_CUSTOMTAGSENTRY']._serialized_end=1337
+  _globals['_HTTPREQUESTPROPERTIES']._serialized_start=1340
+  _globals['_HTTPREQUESTPROPERTIES']._serialized_end=1615
+  _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_start=1562
+  _globals['_HTTPREQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_end=1615
+  _globals['_HTTPRESPONSEPROPERTIES']._serialized_start=1617
+  _globals['_HTTPRESPONSEPROPERTIES']._serialized_end=1725
+  _globals['_HTTPACCESSLOGENTRY']._serialized_start=1728
+  _globals['_HTTPACCESSLOGENTRY']._serialized_end=1936
+  _globals['_TCPACCESSLOGENTRY']._serialized_start=1938
+  _globals['_TCPACCESSLOGENTRY']._serialized_end=2013
+  _globals['_HTTPACCESSLOGENTRIES']._serialized_start=2015
+  _globals['_HTTPACCESSLOGENTRIES']._serialized_end=2088
+  _globals['_TCPACCESSLOGENTRIES']._serialized_start=2090
+  _globals['_TCPACCESSLOGENTRIES']._serialized_end=2161
+  _globals['_STREAMACCESSLOGSMESSAGE']._serialized_start=2164
+  _globals['_STREAMACCESSLOGSMESSAGE']._serialized_end=2293
 # @@protoc_insertion_point(module_scope)

@@ -40,7 +40,7 @@ class TLSProperties(_message.Message):
     def __init__(self, tls_sni_hostname: _Optional[str] = ..., local_certificate_properties: _Optional[_Union[CertificateProperties, _Mapping]] = ..., peer_certificate_properties: _Optional[_Union[CertificateProperties, _Mapping]] = ...) -> None: ...
 
 class AccessLogCommon(_message.Message):
-    __slots__ = ("downstream_remote_address", "downstream_local_address", "tls_properties", "start_time", "time_to_last_downstream_tx_byte", "metadata", "downstream_direct_remote_address", "filter_state_objects", "custom_tags", "duration", "connection_termination_details", "stream_id")
+    __slots__ = ("downstream_remote_address", "downstream_local_address", "tls_properties", "start_time", "time_to_last_downstream_tx_byte", "metadata", "downstream_direct_remote_address", "filter_state_objects", "custom_tags", "duration", "connection_termination_details", "stream_id", "access_log_type")
     class FilterStateObjectsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class AccessLogCommon(_message.Message):
     DURATION_FIELD_NUMBER: _ClassVar[int]
     CONNECTION_TERMINATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_LOG_TYPE_FIELD_NUMBER: _ClassVar[int]
     downstream_remote_address: _ext_authz_pb2.Address
     downstream_local_address: _ext_authz_pb2.Address
     tls_properties: TLSProperties
@@ -79,7 +80,8 @@ class AccessLogCommon(_message.Message):
     duration: _duration_pb2.Duration
     connection_termination_details: str
     stream_id: str
-    def __init__(self, downstream_remote_address: _Optional[_Union[_ext_authz_pb2.Address, _Mapping]] = ..., downstream_local_address: _Optional[_Union[_ext_authz_pb2.Address, _Mapping]] = ..., tls_properties: _Optional[_Union[TLSProperties, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_last_downstream_tx_byte: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., metadata: _Optional[_Union[_ext_authz_pb2.Metadata, _Mapping]] = ..., downstream_direct_remote_address: _Optional[_Union[_ext_authz_pb2.Address, _Mapping]] = ..., filter_state_objects: _Optional[_Mapping[str, _any_pb2.Any]] = ..., custom_tags: _Optional[_Mapping[str, str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., connection_termination_details: _Optional[str] = ..., stream_id: _Optional[str] = ...) -> None: ...
+    access_log_type: int
+    def __init__(self, downstream_remote_address: _Optional[_Union[_ext_authz_pb2.Address, _Mapping]] = ..., downstream_local_address: _Optional[_Union[_ext_authz_pb2.Address, _Mapping]] = ..., tls_properties: _Optional[_Union[TLSProperties, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_last_downstream_tx_byte: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., metadata: _Optional[_Union[_ext_authz_pb2.Metadata, _Mapping]] = ..., downstream_direct_remote_address: _Optional[_Union[_ext_authz_pb2.Address, _Mapping]] = ..., filter_state_objects: _Optional[_Mapping[str, _any_pb2.Any]] = ..., custom_tags: _Optional[_Mapping[str, str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., connection_termination_details: _Optional[str] = ..., stream_id: _Optional[str] = ..., access_log_type: _Optional[int] = ...) -> None: ...
 
 class HTTPRequestProperties(_message.Message):
     __slots__ = ("scheme", "authority", "path", "user_agent", "request_id", "request_body_bytes", "request_headers")

@@ -25,6 +25,8 @@ _RATE_LIMIT = "envoy.filters.http.ratelimit"
 MAX_REMEMBERED = 4096
 _known: dict[tuple[object, ...], Alike] = {}
 """The shared part of entries, by everything it is made from; values are never changed."""
+_ENDS = {0, 3, 6}
+"""AccessLogType: not said, the end of a connection, the end of a request. At any other time nobody may have decided."""
 _PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 
 
@@ -46,6 +48,8 @@ def read_message(message: bytes) -> Iterator[LogEntry | NotAnEntry]:
 
 
 def _read(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> LogEntry | NotAnEntry:
+    if common.access_log_type not in _ENDS:
+        return NotAnEntry("written before its request or connection had ended, as `access_log_options` may ask for")
     try:
         headers = tuple(sorted(http.request.request_headers.items())) if http is not None else ()
         trace = next((_text(value) for name, value in headers if name == "traceparent"), "")

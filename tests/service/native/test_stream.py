@@ -143,6 +143,16 @@ def test_what_no_envoy_writes_is_no_entry_and_those_beside_it_are_read(written: 
     assert [type(one) for one in found] == [LogEntry, NotAnEntry, LogEntry]
 
 
+@pytest.mark.parametrize(
+    ("kind", "result"), [*((one, LogEntry) for one in (0, 3, 6)), *((one, NotAnEntry) for one in (1, 2, 4, 5, 9, 11))]
+)
+def test_what_is_told_before_the_end_of_a_request_is_no_record(kind: int, result: type) -> None:
+    """It would say of a request that is still to be denied that it was allowed."""
+    told = pb.StreamAccessLogsMessage.FromString(message("/ok"))
+    told.http_logs.log_entry[0].common_properties.access_log_type = kind
+    assert [type(one) for one in read_message(told.SerializeToString())] == [result]
+
+
 def test_what_is_long_is_remembered_nowhere(tmp_path: Path) -> None:
     long = "x" * 60_000
     told = pb.StreamAccessLogsMessage.FromString(message("/ok"))
