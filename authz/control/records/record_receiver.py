@@ -91,9 +91,11 @@ class RecordReceiver:
 
     def replace(self, policies: PoliciesByWorkload, mesh: Mesh) -> None:
         """Judge entries by these policies from now on, and those that name the policies before by these."""
-        self._policies = policies
-        self._proxies.replace(mesh, self._clock())
-        self._intake.judge.replace(policies, self._clock())
+        now = self._clock()
+        self._proxies.replace(mesh, now)
+        if policies is not self._policies:  # a description or key set may be other, and then those before still count
+            self._policies = policies
+            self._intake.judge.replace(policies, now)
         self._comparison.replace(policies)
 
     def handler(self, stock: Stock, identify: Identify) -> "grpc.GenericRpcHandler[Any, Any]":
@@ -164,6 +166,12 @@ class RecordReceiver:
             yield {"part": "audit", "message": message, "blocks": False}
 
     async def close(self) -> None:
-        """Write what was taken, and end."""
-        if not await asyncio.to_thread(self._trail.close):
-            _log.error("%d records were taken and are not written: a sink does not end", self._trail.status().queued)
+        """Write what was taken, and end; what could not be written is said."""
+        lost = self._lost()
+        is_written = await asyncio.to_thread(self._trail.close)
+        if not is_written or self._lost() > lost:
+            number = self._trail.status().queued + self._lost() - lost
+            _log.error("%d records were taken and are not written: a sink fails or does not end", number)
+
+    def _lost(self) -> int:
+        return sum(one.lost for one in self._trail.status().sinks)
