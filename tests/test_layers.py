@@ -85,8 +85,8 @@ ALLOWED: dict[str, str] = {
         "tokens"
     ),
     "control.records": (
-        "admin audit canary control.authority core envoy.native identity mesh service service.native service.ports settings "
-        "telemetry wire"
+        "admin audit canary control.authority core envoy.native identity mesh service service.native service.ports "
+        "settings telemetry wire"
     ),
     "control.fleet": (
         "_proto admin canary control control.authority control.discovery control.records core envoy envoy.native "
