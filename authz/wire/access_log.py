@@ -118,8 +118,9 @@ class Alike:
     """
 
     __slots__ = (
-        "_authentication", "_destination", "_enforced", "_headers", "_host", "_is_http", "_listener", "_metadata",
-        "_method", "_peer", "_protocol", "_proxy", "_query", "_scheme", "_sni", "is_remembered", "otherwise",
+        "_authentication", "_destination", "_enforced", "_headers", "_host", "_is_http", "_is_short", "_listener",
+        "_metadata", "_method", "_peer", "_protocol", "_proxy", "_query", "_scheme", "_sni", "is_remembered",
+        "otherwise",
     )  # fmt: skip
 
     def __init__(self, told: Mapping[str, Any], *, is_remembered: bool = True) -> None:
@@ -132,6 +133,7 @@ class Alike:
         who = short_remembered(_who, told["authz"])
         self._proxy, self._listener = who["proxy"], who["listener"]
         self._peer = (told.get("peer") or "", told.get("dns") or "", told.get("peer_subject") or "")
+        self._is_short = sum(map(len, self._peer)) <= MAX_ALIKE
         places = told["authz"], told.get("local") or "", told.get("own") or ""
         self._destination = short_remembered(_destination, *places)
         self._enforced = Enforced(
@@ -175,7 +177,9 @@ class Alike:
                 self._method, self._host, path + self._query, headers, self._scheme, "", self._protocol, size
             )
         attributes = AttributeContext(
-            short_remembered(_source, *self._peer, direct, remote),
+            (_source if self._is_short and len(direct) + len(remote) <= MAX_WORDS else _source.__wrapped__)(
+                *self._peer, direct, remote
+            ),
             self._destination,
             http,
             self._sni,

@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from authz._proto import access_log_pb2 as pb
 from authz._proto import ext_authz_pb2
-from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own, asked_facts, short_remembered
+from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own, asked_facts
 
 _TAG, _VERSION, _ASKED = "authz", "authz.policy_version", "authz.asked"
 _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
@@ -181,7 +181,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _address(serialised: bytes) -> str:
-    return short_remembered(_socket_address, serialised)
+    return (_socket_address if len(serialised) <= MAX_ALIKE else _socket_address.__wrapped__)(serialised)
 
 
 @lru_cache(maxsize=8192)

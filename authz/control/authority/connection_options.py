@@ -13,8 +13,8 @@ OPTIONS = [
     ("grpc.http2.max_pings_without_data", 0),  # else a quiet peer is asked twice, and then once a minute
     ("grpc.http2.max_ping_strikes", 0),  # else a quiet stream ends with the fourth ping, and returns for a new SVID
     ("grpc.tsi.max_frame_size", 4096),  # 12 kB of memory less for each connection
-    # What peers say is short; else each of their answers costs a ping, there and back, and of a stream that sends faster
-    # than it is read some MB wait here in place of 64 kB.
+    # What peers say is short; else each of their answers costs a ping, there and back, and some MB of a stream that
+    # sends faster than it is read wait here in place of 64 kB.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.enable_channelz", 0),  # 4 kB less, which nobody asks for
     # Calls that wait for their turn when a whole fleet comes back: by default every one beyond 1000 may be ended.
