@@ -20,6 +20,12 @@ class CanaryEngine:
         assert base.mesh == candidate.mesh, "whoever loads a candidate loads it for the same mesh"
         self.base, self.candidate, self.names = base, candidate, names
 
+    def is_like(self, other: object) -> bool:
+        """Whether every workload has the very same policies by another one, which each rendering makes anew."""
+        if not isinstance(other, CanaryEngine):
+            return False
+        return (self.base, self.candidate, self.names) == (other.base, other.candidate, other.names)
+
     @property
     def mesh(self) -> MeshConfig:
         """The same for both."""

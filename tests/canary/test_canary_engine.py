@@ -62,3 +62,11 @@ def test_whoever_has_other_policies_is_touched_and_nobody_who_stays_with_an_unch
 
 def _is_chosen(policies: PoliciesByWorkload, workload: Workload) -> bool:
     return isinstance(policies, CanaryEngine) and workload.name in policies.names
+
+
+def test_two_are_alike_where_every_workload_has_the_very_same_policies() -> None:
+    base, new, names = ENGINES[0], ENGINES[1], NAMES[1]
+    one = CanaryEngine(base, new, names)
+    assert one.is_like(CanaryEngine(base, new, frozenset(names)))
+    others = (CanaryEngine(new, new, names), CanaryEngine(base, base, names), CanaryEngine(base, new, NAMES[2]), base)
+    assert not any(one.is_like(other) for other in others)

@@ -18,6 +18,7 @@ import grpc
 from authz.admin.health import audit_causes
 from authz.admin.shadow import difference_json
 from authz.audit.sinks import StreamSink
+from authz.canary.canary_engine import CanaryEngine
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
 from authz.control.authority.stock import Stock, has_expired
@@ -93,6 +94,8 @@ class RecordReceiver:
         """Judge entries by these policies from now on, and those that name the policies before by these."""
         now = self._clock()
         self._proxies.replace(mesh, now)
+        if isinstance(policies, CanaryEngine) and policies.is_like(self._policies):
+            policies = self._policies or policies
         if policies is not self._policies:  # a description or key set may be other, and then those before still count
             self._policies = policies
             self._intake.judge.replace(policies, now)
