@@ -173,6 +173,8 @@ class ControlPlane:
 
     async def stop(self) -> None:
         """Close the doors; Envoys keep what they have."""
+        if self._records is not None:
+            self._records.end()
         await self.reporter.withdraw()
         await self._follower.close()
         await self._authority.stop()

@@ -24,6 +24,7 @@ from authz.control.authority.sds import Identify
 from authz.control.authority.stock import Stock, has_expired
 from authz.control.records.candidate_comparison import CandidateComparison
 from authz.control.records.described_proxies import DescribedProxies
+from authz.control.records.quiet_end import until_quiet
 from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.spiffe import SpiffeId
 from authz.envoy.native.key_hints import Hinter
@@ -40,6 +41,12 @@ from authz.telemetry.counters import Labels, Telemetry
 MAX_STREAMS = 1024
 """
 Streams of one proxy: each thread of an Envoy has one for every listener that decides, and opens another when it ends.
+"""
+STREAM_SECONDS = 700.0
+"""
+How long a stream lives at least, and at most twice that. A connection lives longer (``ConnectionLife``), though Envoy
+may begin a stream on one that is five minutes old: its end would come in the midst of a message. Envoy opens another
+stream with its next entry.
 """
 HELD_SECONDS = 10.0
 """A sink that hangs raises nothing: after so long it is said."""
@@ -67,6 +74,7 @@ class RecordReceiver:
         self._proxies = DescribedProxies()
         self._streams: Counter[SpiffeId] = Counter()
         self._clock = clock
+        self._is_ending = False
         tracer = make_tracer(settings.otlp)
         self._trail = make_trail(
             settings.audit,
@@ -109,8 +117,10 @@ class RecordReceiver:
             if not isinstance(evidence, SvidPeer):
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "an SVID is needed")
 
+            ends = stock.clock() + STREAM_SECONDS * (1 + stock.jitter())
+
             async def while_valid() -> AsyncIterator[bytes]:
-                async for message in messages:
+                async for message in until_quiet(messages, lambda: self._is_ending or stock.clock() >= ends):
                     if has_expired(evidence, stock.clock()):
                         await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the SVID has expired")
                     if revoked := stock.registrar.revoked(evidence):
@@ -167,6 +177,10 @@ class RecordReceiver:
         if since is not None and (lasted := self._clock() - since) >= HELD_SECONDS:
             message = f"nothing is taken from proxies for {lasted:.0f} s: records are not written as fast as they come"
             yield {"part": "audit", "message": message, "blocks": False}
+
+    def end(self) -> None:
+        """Let each stream end after its next message: the doors are about to close."""
+        self._is_ending = True
 
     async def close(self) -> None:
         """Write what was taken, and end; what could not be written is said."""

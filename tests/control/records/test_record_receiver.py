@@ -281,3 +281,29 @@ async def test_without_audit_nobody_takes_records(tmp_path: Path) -> None:
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     finally:
         await rig.stop()
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_a_stream_that_is_old_or_of_a_control_plane_that_stops_ends_after_its_message(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, is_stopped: bool
+) -> None:
+    monkeypatch.setattr("authz.control.records.record_receiver.STREAM_SECONDS", 0.0 if not is_stopped else 1e6)
+    await rig.start()
+    try:
+        assert rig.records is not None
+        if is_stopped:
+            rig.records.end()
+        chain, key = rig.credentials(API)
+        roots = (rig.folder / "ca" / BUNDLE_FILE).read_bytes()
+        credentials = grpc.ssl_channel_credentials(roots, key, chain)
+        async with grpc.aio.secure_channel(f"localhost:{rig.control}", credentials) as channel:
+            call = channel.stream_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
+
+            async def goes_on() -> AsyncIterator[bytes]:
+                yield entry()
+                await asyncio.Event().wait()
+
+            assert await asyncio.wait_for(call(goes_on()), 20) == b""
+        assert figures(rig)[names.NATIVE_ENTRIES.name] == {("grpc", "recorded"): 1}
+    finally:
+        await rig.stop()
