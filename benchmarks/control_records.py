@@ -20,7 +20,7 @@ import grpc
 from authz._proto import access_log_pb2 as pb
 from authz.core.attributes import Workload
 from authz.envoy.native.record_log import Subject
-from benchmarks.xds import TYPES, Fleet, connected, controlled, write
+from benchmarks.xds import PATIENCE_SECONDS, TYPES, Fleet, connected, controlled, write
 
 METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 AUDIT = "audit.jsonl"
@@ -109,7 +109,8 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.control_records", "--port", str(fleet.port), "--send"]
         sender = subprocess.Popen([*command, str(fleet.folder)])  # noqa: S603  # our own
         try:
-            while not lines(fleet) and sender.poll() is None:
+            ends = time.time() + PATIENCE_SECONDS
+            while not lines(fleet) and sender.poll() is None and time.time() < ends:
                 time.sleep(0.1)
             before, used, began = lines(fleet), fleet.cpu(), time.time()
             busy = timed(fleet, asked.changes, asked.changes)

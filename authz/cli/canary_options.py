@@ -30,7 +30,7 @@ ABORT_WINDOW = click.option(
 
 
 def canary_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command their options; it gets ``canary``: a ``CanarySource``, or None."""
+    """Give a command their options; it gets ``canary``: a ``CanarySource``, which may choose nobody, or None."""
 
     @wraps(command)
     def with_canary(
@@ -43,10 +43,6 @@ def canary_options(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         if candidate is None and (canary is not None or canary_workload or abort_above is not None):
             raise click.UsageError("--canary, --canary-workload and --abort-above need --candidate")
-        takes_records = bool(others.get("sinks") or others.get("audit_settings"))
-        if candidate is not None and canary is None and not canary_workload and not takes_records:
-            help_text = "who gets it; with --audit it may decide in shadow alone"
-            raise click.UsageError(f"--candidate needs --canary or --canary-workload: {help_text}")
         source = None
         if candidate is not None:
             share = read_share(canary) if canary is not None else Fraction(0)

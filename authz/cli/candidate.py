@@ -36,6 +36,8 @@ TO = click.option(
     help="The truth of the fleet to which it was pushed: nats://HOST:PORT[,…]/FLEET.",
 )
 
+MOST_DIFFERENCES = 10
+"""The most frequent kinds of them that are told to people."""
 _ACCESS = ("truth_ca", "truth_cert", "truth_key", "truth_name")
 _OF_TRUTH = ("number", "key", "keys", "message", "author", "if_revision", "wait", "dry_run", *_ACCESS)
 _OF_PATH = ("policies", "mesh")
@@ -231,9 +233,11 @@ def _print_compared(results: dict[str, int], differences: list[dict[str, Any]]) 
     told = [f"{number} {result.replace('_', ' ')}" for result, number in results.items() if number]
     if told:
         out.say(f"  of recorded requests: {', '.join(told)}")
-    for one in differences:
+    for one in differences[:MOST_DIFFERENCES]:
         rules = [(one[side] or {}).get("name", "no rule") for side in ("rule", "candidate_rule")]
         where = f"{one['count']} at {one['namespace']}/{one['workload']}"
         out.say(
             f"    {one['result'].replace('_', ' ')}: {where}, {rules[0]} before, {rules[1]} now: {one['decisions'][0]}"
         )
+    if len(differences) > MOST_DIFFERENCES:
+        out.say(f"    and {len(differences) - MOST_DIFFERENCES} more kinds, in `-o json`")

@@ -130,6 +130,9 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return
+    if canary is not None and not canary.selection and not records.are_taken:
+        help_text = "who gets it; with --audit it may decide in shadow alone"
+        raise click.UsageError(f"--candidate needs --canary or --canary-workload: {help_text}")
     if not place.address or not listen or (mesh_path is None and not place.may_have_mesh):
         raise click.UsageError("--policies, --mesh and --listen are needed")
     load(directory)  # so that a missing file is reported as everywhere else

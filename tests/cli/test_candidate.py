@@ -127,4 +127,7 @@ def test_what_a_candidate_changes_is_told_where_records_are_taken(run: Run, monk
     monkeypatch.setattr("authz.cli.candidate.ask_control", lambda *_: found)
     done = run("candidate", "status")
     assert "  of recorded requests: 40 same, 3 newly denied\n" in done.output
+    assert "more kinds" not in done.output
+    found["differences"] = [difference] * 12
+    assert run("candidate", "status").output.endswith("    and 2 more kinds, in `-o json`\n")
     assert "    newly denied: 3 at shop/api-v1, ns[shop]-policy[api]-rule[0] before, no rule now: d-3\n" in done.output

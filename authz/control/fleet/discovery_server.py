@@ -119,10 +119,6 @@ class DiscoveryServer:
         member = self._fleet.get(name)
         return None if member is None else self._state_of(member)
 
-    def member(self, name: str) -> FleetMember | None:
-        """Who has that name in the fleet; None when there is no such proxy."""
-        return self._fleet.get(name)
-
     def _state_of(self, member: FleetMember) -> ProxyState:
         found = self._states.get(member.name)
         if found is None:

@@ -153,6 +153,8 @@ async def sent(rig: Rig, spiffe_id: str | None, *messages: bytes) -> AsyncIterat
         pytest.param(
             API, entry(workload=Workload("shop", frozenset(), "api", "api-v2")), "recorded", id="of no workload"
         ),
+        pytest.param("spiffe://mesh.test/authz/ca", entry(), "refused", id="of an authority, which is no workload"),
+        pytest.param("spiffe://mesh.test/ns/shop/sa/api2", entry(), "refused", id="of a longer name"),
         pytest.param(API, pb.StreamAccessLogsMessage().SerializeToString(), None, id="nothing"),
     ],
 )
@@ -173,6 +175,7 @@ async def test_an_entry_counts_when_it_is_of_a_proxy_of_the_caller(
     ("caller", "message", "code"),
     [
         pytest.param(API, b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, id="no message"),
+        pytest.param(API, entry(path="/" * (1 << 20)), grpc.StatusCode.RESOURCE_EXHAUSTED, id="too long"),
         pytest.param(None, entry(), grpc.StatusCode.UNAVAILABLE, id="without a certificate"),
     ],
 )
@@ -269,6 +272,36 @@ async def test_a_proxy_has_only_so_many_streams(rig: Rig, monkeypatch: pytest.Mo
                 assert figures(rig)[names.NATIVE_ENTRIES.name] == {("grpc", "recorded"): 2, ("grpc", "refused"): 1}
     finally:
         await rig.stop()
+
+
+async def test_a_stream_ends_when_its_svid_does_though_it_began_before(rig: Rig) -> None:
+    await rig.start()
+    taken = asyncio.Event()
+    try:
+        chain, key = rig.credentials(API)
+        roots = (rig.folder / "ca" / BUNDLE_FILE).read_bytes()
+        credentials = grpc.ssl_channel_credentials(roots, key, chain)
+        async with grpc.aio.secure_channel(f"localhost:{rig.control}", credentials) as channel:
+            call = channel.stream_unary(METHOD, request_serializer=bytes, response_deserializer=bytes)
+
+            async def outlives() -> AsyncIterator[bytes]:
+                yield entry()
+                await until(lambda: _is_one_recorded(rig))
+                rig.skew = 30 * 24 * 3600.0
+                taken.set()
+                yield entry(path="/late")
+                await asyncio.Event().wait()
+
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await asyncio.wait_for(call(outlives()), 20)
+        assert (taken.is_set(), refused.value.code()) == (True, grpc.StatusCode.UNAUTHENTICATED)
+        assert figures(rig)[names.NATIVE_ENTRIES.name] == {("grpc", "recorded"): 1}
+    finally:
+        await rig.stop()
+
+
+async def _is_one_recorded(rig: Rig) -> bool:
+    return bool(figures(rig)[names.NATIVE_ENTRIES.name])
 
 
 async def test_without_audit_nobody_takes_records(tmp_path: Path) -> None:
